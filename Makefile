@@ -1,0 +1,51 @@
+# The commands of this project. `make help` lists them.
+
+RELEASE := $(shell sed -n 's/^\#\# \([0-9][0-9.]*\).*/\1/p' CHANGELOG.md | head -n 1)
+VERSION ?= $(or $(patsubst v%,%,$(shell git describe --tags --dirty 2>/dev/null)),$(RELEASE)-dev)
+BINARY ?= bin/imds-bridge
+MODULES := . deploy/schema e2e
+TOOL = go tool -modfile=$(CURDIR)/tools/go.mod
+
+# A package and the command or file that shows that it is there: see .ci/need.
+NEEDED_BY_DEMO := curl
+NEEDED_BY_TEST := $(NEEDED_BY_DEMO) gcc libc6-dev:/usr/include/stdlib.h jq iproute2:ip iptables \
+	docker.io:dockerd systemd:systemd-analyze default-jdk-headless:javac \
+	python3-boto:/usr/lib/python3/dist-packages/boto python3-boto3:/usr/lib/python3/dist-packages/boto3
+NEEDED_BY_GENERATE := clang-19 llvm-19:llvm-strip-19
+NEEDED_BY_LINT := clang-format-19
+NEEDED_BY_BENCH := nginx-light:nginx haproxy
+
+.PHONY: help build demo test generate lint bench
+.DEFAULT_GOAL := help
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the static binary bin/imds-bridge, for GOARCH if that is set
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BINARY) ./cmd/imds-bridge
+
+build-%: ## Build for another architecture: make build-arm64
+	@GOARCH=$* $(MAKE) --no-print-directory build BINARY=bin/imds-bridge-$*
+
+demo: build ## Show the main job in a network namespace of its own
+	@.ci/need $(NEEDED_BY_DEMO)
+	@.ci/root $(BINARY) demo
+
+test: build ## Run all tests; the last line counts them
+	@.ci/need $(NEEDED_BY_TEST)
+	@.ci/test
+
+generate: ## Make the BPF objects, their Go types and the reference pages again
+	@.ci/need $(NEEDED_BY_GENERATE)
+	go generate ./...
+
+lint: ## Check form, common mistakes and who imports whom
+	@.ci/need $(NEEDED_BY_LINT)
+	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "run gofmt -w on: $$unformatted"; exit 1; }
+	clang-format-19 --dry-run -Werror bpf/*.c bpf/*.h
+	@set -e; for module in $(MODULES); do echo "lint $$module"; cd $(CURDIR)/$$module; \
+		go vet ./... && go vet -tags root ./...; $(TOOL) staticcheck -tags root ./...; $(TOOL) golangci-lint run; done
+
+bench: build ## Compare the bridge with nginx and haproxy, side by side
+	@.ci/need $(NEEDED_BY_BENCH)
+	cd e2e && go test -tags root -exec $(CURDIR)/.ci/root -timeout 30m -run '^$$' -bench . ./...

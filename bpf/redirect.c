@@ -1,0 +1,385 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Brings connections for the instance metadata service to the bridge, remembers who
+ * made them, and keeps the callers unaware.
+ *
+ * Fail open: whatever is not certain leaves connect() as it was asked for.
+ */
+#include "contract.h"
+
+#define IMDS_IP4 bpf_htonl(0xa9fea9fe) /* 169.254.169.254 */
+#define IMDS_IP6_0 bpf_htonl(0xfd000ec2) /* fd00:ec2::254 */
+#define IMDS_IP6_3 bpf_htonl(0x00000254)
+#define MAPPED_2 bpf_htonl(0x0000ffff) /* third word of ::ffff:0:0/96 */
+#define IMDS_PORT bpf_htons(80)
+
+/* cgroup/connect*: let the system call go on; getpeername*: the only verdict there is. */
+#define PROCEED 1
+
+const volatile struct config settings;
+
+/* CLOCK_MONOTONIC ns of the bridge's last sign of life. Written by user space. */
+volatile __u64 heartbeat;
+
+/*
+ * key: socket cookie. value: who made the socket's connection.
+ * Written by connect*, read by getpeername* and sockops, removed by sockops on close.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1); /* set at load */
+	__type(key, __u64);
+	__type(value, struct connection);
+} sockets SEC(".maps");
+
+/*
+ * key: both ends of an established connection. value: who made it.
+ * Written by sockops, read by user space at accept, removed by sockops on close.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1); /* set at load */
+	__type(key, struct endpoints);
+	__type(value, struct connection);
+} connections SEC(".maps");
+
+/* key: enum outcome. value: how often, since load. Read by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, OUTCOME_COUNT);
+	__type(key, enum outcome);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/*
+ * key: cookie of one of the bridge's own upstream sockets. value: the smallest IP TTL
+ * (hop limit) of a segment with payload that it received.
+ * Written by hop_limit, read and removed by user space.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u64);
+	__type(value, __u32);
+} hop_limits SEC(".maps");
+
+static __always_inline void count(enum outcome outcome)
+{
+	__u64 *counter = bpf_map_lookup_elem(&counters, &outcome);
+
+	if (counter)
+		*counter += 1; /* per CPU, and cgroup programs do not nest on one socket */
+}
+
+static __always_inline int proceed(enum outcome why)
+{
+	count(why);
+	return PROCEED;
+}
+
+static __always_inline __u32 netns_of(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *typed = ctx->sk;
+	struct sock *sk = 0;
+	struct net *net = 0;
+	__u32 inum = 0;
+
+	/*
+	 * The pointer is that of a struct sock, but the verifier knows it as struct bpf_sock and
+	 * allows no offsets: read from the stack it is a plain number.
+	 */
+	bpf_probe_read_kernel(&sk, sizeof(sk), &typed);
+	read_field(&net, sk, __sk_common.skc_net.net);
+	read_field(&inum, net, ns.inum);
+	return inum;
+}
+
+static __always_inline void record_process(struct connection *c)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *leader = 0, *parent = 0;
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u64 uid_gid = bpf_get_current_uid_gid();
+
+	c->tgid = pid_tgid >> 32;
+	c->pid = pid_tgid;
+	c->uid = uid_gid;
+	c->gid = uid_gid >> 32;
+	c->cgroup_id = bpf_get_current_cgroup_id();
+	bpf_get_current_comm(c->comm, sizeof(c->comm));
+	read_field(&c->exec_id, task, self_exec_id);
+	/* A thread has a start time and, for a moment, a parent of its own: ask the leader. */
+	read_field(&leader, task, group_leader);
+	read_field(&c->started, leader, start_boottime);
+	read_field(&parent, leader, real_parent);
+	read_field(&c->ppid, parent, tgid);
+}
+
+/*
+ * Says why a connect() to IMDS is left alone, or OUTCOME_REDIRECTED.
+ *
+ * The mark exempts only together with the bridge's namespace: a container with
+ * CAP_NET_ADMIN of its own may set any mark.
+ */
+static __always_inline enum outcome verdict(struct bpf_sock_addr *ctx, __u32 netns,
+					    int has_listener)
+{
+	__u64 now = bpf_ktime_get_ns();
+	__u64 beat = heartbeat;
+
+	if (ctx->type != SOCK_STREAM || ctx->protocol != IPPROTO_TCP)
+		return OUTCOME_NOT_TCP;
+	if (ctx->sk->mark == settings.mark && netns == settings.netns)
+		return OUTCOME_EXEMPT;
+	if (!has_listener)
+		return OUTCOME_NO_LISTENER;
+	if (beat < now && now - beat > settings.heartbeat_limit)
+		return OUTCOME_STALE;
+	return OUTCOME_REDIRECTED;
+}
+
+/* Remembers the caller under its socket. Returns 0 when it did. */
+static __always_inline long record(struct bpf_sock_addr *ctx, struct connection *c, __u32 netns)
+{
+	c->socket_cookie = bpf_get_socket_cookie(ctx);
+	c->netns_cookie = bpf_get_netns_cookie(ctx);
+	c->netns = netns;
+	c->connected = bpf_ktime_get_ns();
+	c->original_port = IMDS_PORT;
+	record_process(c);
+	return bpf_map_update_elem(&sockets, &c->socket_cookie, c, BPF_ANY);
+}
+
+static int redirect4(struct bpf_sock_addr *ctx)
+{
+	struct connection c = {.original_family = AF_INET};
+	__u32 netns = netns_of(ctx);
+	enum outcome outcome = verdict(ctx, netns, settings.listen_ip4 != 0);
+
+	if (outcome != OUTCOME_REDIRECTED)
+		return proceed(outcome);
+
+	c.original_ip[2] = MAPPED_2;
+	c.original_ip[3] = IMDS_IP4;
+	if (record(ctx, &c, netns))
+		return proceed(OUTCOME_NOT_RECORDED);
+
+	ctx->user_ip4 = settings.listen_ip4;
+	ctx->user_port = settings.listen_port4;
+	return proceed(OUTCOME_REDIRECTED);
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	if (ctx->user_ip4 != IMDS_IP4 || ctx->user_port != IMDS_PORT)
+		return PROCEED;
+	return redirect4(ctx);
+}
+
+static __always_inline int is_mapped(const struct bpf_sock_addr *ctx)
+{
+	return ctx->user_ip6[0] == 0 && ctx->user_ip6[1] == 0 && ctx->user_ip6[2] == MAPPED_2;
+}
+
+static __always_inline int is_imds6(const struct bpf_sock_addr *ctx)
+{
+	return ctx->user_ip6[0] == IMDS_IP6_0 && ctx->user_ip6[1] == 0 && ctx->user_ip6[2] == 0;
+}
+
+/* Word by word: the context of a program allows no other access. */
+static __always_inline void copy_ip6(volatile __u32 *to, const volatile __u32 *from)
+{
+	to[0] = from[0];
+	to[1] = from[1];
+	to[2] = from[2];
+	to[3] = from[3];
+}
+
+static int redirect6(struct bpf_sock_addr *ctx, int mapped)
+{
+	struct connection c = {.original_family = AF_INET6};
+	int has_listener = mapped ? settings.listen_ip4 != 0 : settings.listen_ip6[0] != 0;
+	__u32 netns = netns_of(ctx);
+	enum outcome outcome = verdict(ctx, netns, has_listener);
+
+	if (outcome != OUTCOME_REDIRECTED)
+		return proceed(outcome);
+
+	copy_ip6(c.original_ip, ctx->user_ip6);
+	if (record(ctx, &c, netns))
+		return proceed(OUTCOME_NOT_RECORDED);
+
+	if (mapped) {
+		ctx->user_ip6[3] = settings.listen_ip4;
+		ctx->user_port = settings.listen_port4;
+	} else {
+		copy_ip6(ctx->user_ip6, settings.listen_ip6);
+		ctx->user_port = settings.listen_port6;
+	}
+	return proceed(OUTCOME_REDIRECTED);
+}
+
+/*
+ * Serves fd00:ec2::254 and ::ffff:169.254.169.254: an AF_INET6 socket that connects to a
+ * mapped address runs this hook and not connect4 (tcp_v6_pre_connect, Linux 6.18).
+ */
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx)
+{
+	__u32 last = ctx->user_ip6[3];
+
+	if (ctx->user_port != IMDS_PORT)
+		return PROCEED;
+	if (last == IMDS_IP4 && is_mapped(ctx))
+		return redirect6(ctx, 1);
+	if (last == IMDS_IP6_3 && is_imds6(ctx))
+		return redirect6(ctx, 0);
+	return PROCEED;
+}
+
+SEC("cgroup/getpeername4")
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	__u64 cookie;
+
+	if (ctx->user_ip4 != settings.listen_ip4 || ctx->user_port != settings.listen_port4)
+		return PROCEED;
+
+	cookie = bpf_get_socket_cookie(ctx);
+	if (!bpf_map_lookup_elem(&sockets, &cookie))
+		return PROCEED; /* one that dialled the listener itself sees the listener */
+
+	ctx->user_ip4 = IMDS_IP4;
+	ctx->user_port = IMDS_PORT;
+	return PROCEED;
+}
+
+SEC("cgroup/getpeername6")
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	struct connection *c;
+	__u64 cookie;
+
+	if (ctx->user_port != settings.listen_port4 && ctx->user_port != settings.listen_port6)
+		return PROCEED;
+
+	cookie = bpf_get_socket_cookie(ctx);
+	c = bpf_map_lookup_elem(&sockets, &cookie);
+	if (!c)
+		return PROCEED;
+
+	copy_ip6(ctx->user_ip6, c->original_ip);
+	ctx->user_port = IMDS_PORT;
+	return PROCEED;
+}
+
+/* Fills in the ends of ctx's connection as they are on the wire. */
+static __always_inline void endpoints_of(struct bpf_sock_ops *ctx, const struct connection *c,
+					 struct endpoints *e)
+{
+	if (c->original_ip[2] == MAPPED_2) {
+		e->family = AF_INET;
+		e->client_ip[2] = MAPPED_2;
+		e->client_ip[3] = ctx->local_ip4;
+		e->listener_ip[2] = MAPPED_2;
+		e->listener_ip[3] = ctx->remote_ip4;
+	} else {
+		e->family = AF_INET6;
+		copy_ip6(e->client_ip, ctx->local_ip6);
+		copy_ip6(e->listener_ip, ctx->remote_ip6);
+	}
+	e->client_port = ctx->local_port;
+	e->listener_port = bpf_ntohl(ctx->remote_port);
+	e->own_netns = c->netns == settings.netns;
+}
+
+/* The source port is known and the peer has not accepted yet: makes the caller findable. */
+static __always_inline void join(struct connection *c, const struct endpoints *e)
+{
+	const struct connection *other = bpf_map_lookup_elem(&connections, e);
+
+	if (other && other->netns_cookie != c->netns_cookie) {
+		c->ambiguous = 1;
+		count(OUTCOME_AMBIGUOUS);
+	}
+	if (bpf_map_update_elem(&connections, e, c, BPF_ANY))
+		count(OUTCOME_NOT_JOINED);
+	else
+		count(OUTCOME_JOINED);
+}
+
+/* Removes what is known of a closed socket, unless another has its endpoints by now. */
+static __always_inline void forget(const struct connection *c, const struct endpoints *e)
+{
+	const struct connection *held = bpf_map_lookup_elem(&connections, e);
+	__u64 cookie = c->socket_cookie;
+
+	if (held && held->socket_cookie == cookie)
+		bpf_map_delete_elem(&connections, e);
+	bpf_map_delete_elem(&sockets, &cookie);
+	count(OUTCOME_CLOSED);
+}
+
+SEC("sockops")
+int sock_ops(struct bpf_sock_ops *ctx)
+{
+	struct endpoints e = {};
+	struct connection *c;
+	__u32 op = ctx->op;
+	__u64 cookie;
+
+	if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
+	    op != BPF_SOCK_OPS_STATE_CB)
+		return 1;
+	if (ctx->remote_port != (__u32)settings.listen_port4 << 16 &&
+	    ctx->remote_port != (__u32)settings.listen_port6 << 16)
+		return 1;
+
+	cookie = bpf_get_socket_cookie(ctx);
+	c = bpf_map_lookup_elem(&sockets, &cookie);
+	if (!c)
+		return 1;
+
+	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+		/* From here on, so that a connect() that never gets through is forgotten too. */
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags |
+						       BPF_SOCK_OPS_STATE_CB_FLAG);
+		return 1;
+	}
+
+	endpoints_of(ctx, c, &e);
+	if (op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+		join(c, &e);
+	else if (ctx->args[1] == TCP_CLOSE)
+		forget(c, &e);
+	return 1;
+}
+
+/*
+ * A filter for the bridge's own upstream sockets: notes the hop limit with which IMDS
+ * sends its answers. At a TCP socket's filter, skb data starts at the TCP header.
+ */
+SEC("socket")
+int hop_limit(struct __sk_buff *skb)
+{
+	__u32 field = skb->protocol == bpf_htons(ETH_P_IP) ? 8 : 7; /* TTL : hop limit */
+	__u64 cookie = bpf_get_socket_cookie(skb);
+	__u8 offset = 0, ttl = 0;
+	__u32 *known, value;
+
+	if (bpf_skb_load_bytes_relative(skb, field, &ttl, 1, BPF_HDR_START_NET))
+		return -1;
+	if (bpf_skb_load_bytes(skb, 12, &offset, 1) || skb->len <= (offset >> 4) * 4U)
+		return -1; /* no payload: not an answer */
+
+	known = bpf_map_lookup_elem(&hop_limits, &cookie);
+	value = known && *known < ttl ? *known : ttl;
+	bpf_map_update_elem(&hop_limits, &cookie, &value, BPF_ANY);
+	return -1; /* keep the whole segment */
+}
+
+/* The GPL side is what the kernel asks for to allow bpf_get_current_task and probe reads. */
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/imds-bridge/imds-bridge/admin"
+	"github.com/imds-bridge/imds-bridge/caller"
+	"github.com/imds-bridge/imds-bridge/config"
+	"github.com/imds-bridge/imds-bridge/policy"
+	"github.com/imds-bridge/imds-bridge/proxy"
+	"github.com/imds-bridge/imds-bridge/redirect"
+	"github.com/imds-bridge/imds-bridge/telemetry"
+)
+
+// privateCgroup is where a host without any cgroup2 mount gets one.
+const privateCgroup = "/run/imds-bridge/cgroup2"
+
+// bridge is what `run` puts together: listeners, proxy and hook, and how they meet.
+type bridge struct {
+	config    config.Config
+	telemetry *telemetry.Telemetry
+	log       *slog.Logger
+
+	listeners []net.Listener
+	admin     *admin.Server
+	cgroup    redirect.Cgroup
+	proxy     *proxy.Proxy
+	check     *selfCheck
+	hook      atomic.Pointer[redirect.Redirect] // nil before attach
+	ready     atomic.Bool
+	failed    chan error // ends the run
+	beating   chan struct{}
+}
+
+// newBridge listens and serves; nothing is redirected yet.
+func newBridge(ctx context.Context, c config.Config, t *telemetry.Telemetry) (_ *bridge, err error) {
+	b := &bridge{
+		config: c, telemetry: t, log: t.Logger(),
+		check:   newSelfCheck(),
+		failed:  make(chan error, 4),
+		beating: make(chan struct{}),
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	if err := b.findCgroup(); err != nil {
+		return nil, err
+	}
+	if err := b.newProxy(); err != nil {
+		return nil, err
+	}
+	if err := b.listen(ctx); err != nil {
+		return nil, err
+	}
+	return b, b.serveAdmin()
+}
+
+func (b *bridge) findCgroup() (err error) {
+	if b.config.Redirect.Cgroup != "" {
+		b.cgroup.Path = b.config.Redirect.Cgroup
+		return nil
+	}
+	b.cgroup, err = redirect.FindCgroup(privateCgroup)
+	return err
+}
+
+func (b *bridge) newProxy() error {
+	callers, err := caller.NewReader(caller.Options{Size: b.config.Limits.Callers})
+	if err != nil {
+		return err
+	}
+	c, t := b.config, b.telemetry
+	b.proxy, err = proxy.New(proxy.Options{
+		Lookup: b.lookup,
+		Caller: callers.Caller,
+		Policy: policy.Policy{
+			Mode:             policy.Mode(c.Mode),
+			ContainersV1:     policy.Verdict(c.Containers.V1),
+			ContainersTokens: policy.Tokens(c.Containers.Tokens),
+		},
+		Limits: proxy.Limits{
+			Connections:          c.Limits.Connections,
+			ConnectionsPerCaller: c.Limits.ConnectionsPerCaller,
+			HeaderBytes:          c.Limits.HeaderBytes,
+			BodyBytes:            c.Limits.BodyBytes,
+			ReadTimeout:          c.Limits.ReadTimeout,
+			WriteTimeout:         c.Limits.WriteTimeout,
+			IdleTimeout:          c.Limits.IdleTimeout,
+		},
+		Upstream: proxy.Upstream{
+			IPv4:          c.Upstream.IPv4.String(),
+			IPv6:          c.Upstream.IPv6.String(),
+			Timeout:       c.Upstream.Timeout,
+			Control:       redirect.Exempt(uint32(c.Redirect.Mark)),
+			WatchHopLimit: b.watchHopLimit,
+		},
+		Logger:         b.log,
+		TracerProvider: t.TracerProvider(),
+		MeterProvider:  t.MeterProvider(),
+		Tracing:        t.Tracing(),
+		Dropped: func(signal string) {
+			t.Dropped(telemetry.Signal(signal), telemetry.QueueFull, 1)
+		},
+	})
+	return err
+}
+
+// lookup says who made a connection: what redirect knows, in the proxy's words.
+func (b *bridge) lookup(client, listener netip.AddrPort) (proxy.Peer, error) {
+	hook := b.hook.Load()
+	if hook == nil {
+		return proxy.Peer{}, redirect.ErrNoRecord
+	}
+	c, err := hook.Lookup(client, listener)
+	if err != nil {
+		return proxy.Peer{}, err
+	}
+	b.check.saw(c)
+	return proxy.Peer{
+		Origin: caller.Origin{
+			PID: c.PID, TID: c.TID, PPID: c.PPID,
+			UID: c.UID, GID: c.GID,
+			Comm:        c.Comm,
+			Started:     c.Started,
+			ExecID:      c.ExecID,
+			CgroupID:    c.CgroupID,
+			NetNSCookie: c.NetNSCookie,
+			NetNS:       c.NetNS,
+		},
+		OwnNetNS:  c.OwnNetNS,
+		Ambiguous: c.Ambiguous,
+		Original:  c.Original,
+	}, nil
+}
+
+func (b *bridge) listen(ctx context.Context) error {
+	r := &b.config.Redirect
+	if err := b.listenOn(ctx, r.Listen); err != nil {
+		return err
+	}
+	if !r.Listen6.IsValid() {
+		return nil
+	}
+	if !redirect.HasIPv6() {
+		b.log.Warn("IPv6 is off on this host: the IPv6 endpoint is not redirected", "listen6", r.Listen6.String())
+		r.Listen6 = netip.AddrPort{}
+		return nil
+	}
+	return b.listenOn(ctx, r.Listen6)
+}
+
+func (b *bridge) listenOn(ctx context.Context, at netip.AddrPort) error {
+	l, err := redirect.Listen(ctx, at)
+	if err != nil {
+		return err
+	}
+	b.listeners = append(b.listeners, l)
+	go func() {
+		if err := b.proxy.Serve(l); err != nil {
+			b.failed <- err
+		}
+	}()
+	return nil
+}
+
+func (b *bridge) serveAdmin() error {
+	if b.config.Admin.Listen == "" {
+		return nil
+	}
+	l, err := admin.Listen(b.config.Admin.Listen)
+	if err != nil {
+		return err
+	}
+	b.admin = admin.New(admin.Options{Ready: b.isReady, Metrics: b.telemetry.MetricsHandler(), Logger: b.log})
+	go func() {
+		if err := b.admin.Serve(l); err != nil {
+			b.failed <- err
+		}
+	}()
+	return nil
+}
+
+// attach redirects from now on.
+func (b *bridge) attach() error {
+	r := b.config.Redirect
+	hook, err := redirect.Attach(redirect.Options{
+		Cgroup:      b.cgroup.Path,
+		Listen:      r.Listen,
+		Listen6:     r.Listen6,
+		Mark:        uint32(r.Mark),
+		Heartbeat:   r.Heartbeat,
+		Connections: uint32(r.Connections),
+		Attaching:   func(hook *redirect.Redirect) { b.hook.Store(hook) },
+	})
+	if err != nil {
+		b.hook.Store(nil)
+		return err
+	}
+	go b.beat(hook)
+	return hook.Observe(b.telemetry.MeterProvider())
+}
+
+// beat tells the kernel four times within its patience that the bridge is alive.
+func (b *bridge) beat(hook *redirect.Redirect) {
+	tick := time.NewTicker(b.config.Redirect.Heartbeat / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := hook.Beat(); err != nil && !errors.Is(err, os.ErrClosed) {
+				b.failed <- fmt.Errorf("tell the kernel that the bridge is alive: %w", err)
+				return
+			}
+		case <-b.beating:
+			return
+		}
+	}
+}
+
+func (b *bridge) setReady() { b.ready.Store(true) }
+
+func (b *bridge) isReady() (ready bool, reason string) {
+	if !b.ready.Load() {
+		return false, "the hook is not proven yet, or not any longer"
+	}
+	return true, "the hook is attached and brought a connection to the bridge"
+}
+
+// drain stops redirecting, then waits for the calls under way.
+func (b *bridge) drain() error {
+	b.ready.Store(false)
+	detached := b.hook.Load().Detach()
+	ctx, cancel := context.WithTimeout(context.Background(), drainPatience)
+	defer cancel()
+	return errors.Join(detached, b.proxy.Shutdown(ctx))
+}
+
+// watchHopLimit reads hop limits with a program of the hook.
+func (b *bridge) watchHopLimit(c syscall.RawConn) (func() (int, error), error) {
+	hook := b.hook.Load()
+	if hook == nil {
+		return nil, redirect.ErrNoRecord
+	}
+	return hook.WatchHopLimit(c)
+}
+
+// close undoes what newBridge and attach did, as far as they came.
+func (b *bridge) close() error {
+	close(b.beating)
+	var errs []error
+	if hook := b.hook.Load(); hook != nil {
+		errs = append(errs, hook.Close())
+	}
+	if b.proxy != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), drainPatience)
+		defer cancel()
+		errs = append(errs, b.proxy.Shutdown(ctx))
+	}
+	for _, l := range b.listeners {
+		errs = append(errs, l.Close())
+	}
+	if b.admin != nil {
+		errs = append(errs, b.admin.Close())
+	}
+	return errors.Join(append(errs, b.cgroup.Close())...)
+}

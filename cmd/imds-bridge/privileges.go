@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imds-bridge/imds-bridge/redirect"
+)
+
+// Capabilities that `imds-bridge run` needs to start: those of the redirector, and
+// CAP_SYS_PTRACE to read the executable and the arguments of other users' processes.
+func neededCapabilities() []string {
+	return append([]string{"CAP_SYS_PTRACE"}, redirect.Capabilities...)
+}
+
+// keptCapabilities stay after the hook is attached: CAP_NET_ADMIN marks sockets and removes the
+// listener's address at stop; CAP_BPF reads maps on kernels before 5.19.
+var keptCapabilities = []string{"CAP_SYS_PTRACE", "CAP_NET_ADMIN", "CAP_BPF"}
+
+var capabilityBits = map[string]uint{
+	"CAP_NET_ADMIN":  unix.CAP_NET_ADMIN,
+	"CAP_SYS_PTRACE": unix.CAP_SYS_PTRACE,
+	"CAP_SYS_ADMIN":  unix.CAP_SYS_ADMIN,
+	"CAP_PERFMON":    unix.CAP_PERFMON,
+	"CAP_BPF":        unix.CAP_BPF,
+}
+
+// missingCapabilities returns those of names that the process does not have.
+func missingCapabilities(names []string) ([]string, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return nil, fmt.Errorf("read own capabilities: %w", err)
+	}
+	// CAP_SYS_ADMIN stands in for the two that were split off from it in Linux 5.8.
+	admin := has(data, unix.CAP_SYS_ADMIN)
+	var missing []string
+	for _, name := range names {
+		standIn := admin && (name == "CAP_BPF" || name == "CAP_PERFMON")
+		if !has(data, capabilityBits[name]) && !standIn {
+			missing = append(missing, name)
+		}
+	}
+	return missing, nil
+}
+
+func has(data [2]unix.CapUserData, bit uint) bool {
+	return data[bit/32].Effective&(1<<(bit%32)) != 0
+}
+
+// checkPrivileges says what is missing, in words that name the next step.
+func checkPrivileges() error {
+	missing, err := missingCapabilities(neededCapabilities())
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	if unix.Geteuid() != 0 {
+		return fmt.Errorf("not enough privileges: run it as root, or give it %s (systemd: AmbientCapabilities=; containers: securityContext.capabilities.add)", strings.Join(missing, " "))
+	}
+	return fmt.Errorf("root, but without %s: a container or unit takes it away; add it there", strings.Join(missing, " "))
+}
+
+// dropPrivileges gives up, in every thread and for good, all capabilities but names that the
+// process has, and the way to get new ones.
+func dropPrivileges(names []string) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("read own capabilities: %w", err)
+	}
+	var keep [2]uint32
+	for _, name := range names {
+		bit := capabilityBits[name]
+		keep[bit/32] |= 1 << (bit % 32)
+	}
+	for i := range data {
+		data[i].Effective &= keep[i]
+		data[i].Permitted &= keep[i]
+		data[i].Inheritable = 0
+	}
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); errno != 0 {
+		return fmt.Errorf("set no_new_privs: %w", errno)
+	}
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
+	if errno != 0 {
+		return fmt.Errorf("drop capabilities: %w", errno)
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"github.com/imds-bridge/imds-bridge/config"
+	"github.com/imds-bridge/imds-bridge/telemetry"
+)
+
+// How long the last phases of a run may take.
+const (
+	drainPatience = 5 * time.Second
+	flushPatience = 3 * time.Second
+)
+
+func runCommand() *cobra.Command {
+	var printConfig bool
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the bridge",
+		Long: `Redirect this host's calls to the instance metadata service to the bridge, until
+SIGTERM or SIGINT. Needs root, or the capabilities ` + fmt.Sprint(neededCapabilities()) + `.
+
+Settings come from --config, then from IMDS_BRIDGE_* variables, then from flags.
+Telemetry is set up by the standard OTEL_* variables; without any, there are logs alone.`,
+		Example: `  imds-bridge run
+  imds-bridge run --mode observe --log.level debug
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 imds-bridge run
+  imds-bridge run --print-config`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := config.Load(os.Environ(), cmd.Flags())
+			if err != nil {
+				return usage(err)
+			}
+			if printConfig {
+				_, err := cmd.OutOrStdout().Write(c.YAML())
+				return err
+			}
+			return runBridge(cmd.Context(), c, cmd.ErrOrStderr())
+		},
+	}
+	config.Bind(cmd.Flags())
+	cmd.Flags().BoolVar(&printConfig, "print-config", false, "print the effective configuration and where each setting comes from, then exit")
+	return cmd
+}
+
+// runBridge runs the phases of the bridge's life in order.
+func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error) {
+	if err := checkPrivileges(); err != nil {
+		return err
+	}
+	t, err := telemetry.Start(ctx, telemetry.Options{Version: version, Level: c.Log.Level, Logs: logs})
+	if err != nil {
+		return usage(fmt.Errorf("set up telemetry: %w", err))
+	}
+	defer func() { err = errors.Join(err, flush(t)) }()
+	log := t.Logger()
+	log.Info("starting", "version", version, "redirector", "ebpf", "mode", c.Mode, "containers_v1", c.Containers.V1, "containers_tokens", c.Containers.Tokens)
+
+	b, err := newBridge(ctx, c, t)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+
+	if err := b.attach(); err != nil {
+		return err
+	}
+	if err := dropPrivileges(keptCapabilities); err != nil {
+		return err
+	}
+	if err := b.check.run(ctx, c.Upstream.IPv4); err != nil {
+		return err
+	}
+	b.setReady()
+	notify(log, daemon.SdNotifyReady)
+	log.Info("ready", "redirector", "ebpf", "cgroup", b.cgroup.Path, "listen", c.Redirect.Listen.String(), "coverage_from", time.Now().UTC())
+
+	select {
+	case <-ctx.Done():
+	case err = <-b.failed:
+	}
+	notify(log, daemon.SdNotifyStopping)
+	log.Info("stopping")
+	return errors.Join(err, b.drain())
+}
+
+// flush sends what telemetry is left, on time that the end of ctx does not cut short.
+func flush(t *telemetry.Telemetry) error {
+	ctx, cancel := context.WithTimeout(context.Background(), flushPatience)
+	defer cancel()
+	return t.Shutdown(ctx)
+}
+
+// notify tells systemd. Without systemd there is nobody to tell, which is no error.
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("tell systemd", "state", state, "error", err.Error())
+	}
+}

@@ -1,0 +1,109 @@
+// Package config is the one description of the bridge's settings: names, defaults, meanings, limits.
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/imds-bridge/imds-bridge/imds"
+)
+
+//go:generate go test . -run TestReference -update
+
+// Config holds every setting. The tags are the key in the file, the meaning, and, for a closed set,
+// the values allowed; environment variables, flags and docs/config.md are derived from them.
+type Config struct {
+	Mode       string     `yaml:"mode" allowed:"observe upgrade enforce" doc:"What becomes of v1 calls from the bridge's own network namespace: passed as they came, made with the bridge's own token, or refused."`
+	Containers Containers `yaml:"containers" doc:"Calls from other network namespaces, which are containers in the main."`
+	Redirect   Redirect   `yaml:"redirect" doc:"The kernel hook that brings calls to the bridge."`
+	Upstream   Upstream   `yaml:"upstream" doc:"The metadata service."`
+	Limits     Limits     `yaml:"limits" doc:"What callers may take."`
+	Admin      Admin      `yaml:"admin" doc:"Health, readiness, metrics and profiles."`
+	Log        Log        `yaml:"log" doc:"The JSON lines on standard error."`
+
+	from map[string]string // where a setting came from, by path; default if missing
+}
+
+// Containers are the settings for calls from other network namespaces.
+type Containers struct {
+	V1     string `yaml:"v1" allowed:"pass upgrade deny" doc:"What becomes of v1 calls from other network namespaces. With upgrade they get what the instance's hop limit may have kept from them."`
+	Tokens string `yaml:"tokens" allowed:"hop-limit forward deny" doc:"What becomes of token requests from other network namespaces; hop-limit answers as far as the metadata service itself would have reached them."`
+}
+
+// Redirect are the settings of the kernel hook and of the listener behind it.
+type Redirect struct {
+	Cgroup      string         `yaml:"cgroup" doc:"The cgroup2 directory whose processes are redirected. Empty: the root, found or mounted by itself."`
+	Listen      netip.AddrPort `yaml:"listen" doc:"Where redirected IPv4 connections arrive: a link-local address, added to lo if no interface has it, or one on loopback for a sidecar."`
+	Listen6     netip.AddrPort `yaml:"listen6" doc:"The same for IPv6. Empty: the IPv6 endpoint is not redirected."`
+	Mark        Mark           `yaml:"mark" doc:"SO_MARK of the bridge's own sockets to the metadata service, which the hook leaves alone."`
+	Heartbeat   time.Duration  `yaml:"heartbeat" doc:"The hook lets calls through unchanged once the bridge has been silent for longer than this."`
+	Connections int            `yaml:"connections" doc:"Connections that the kernel's maps hold; the least recently used makes room."`
+}
+
+// Upstream are the settings of the way to the metadata service.
+type Upstream struct {
+	IPv4    netip.AddrPort `yaml:"ipv4" doc:"Where calls to the IPv4 endpoint are forwarded."`
+	IPv6    netip.AddrPort `yaml:"ipv6" doc:"Where calls to the IPv6 endpoint are forwarded."`
+	Timeout time.Duration  `yaml:"timeout" doc:"From the request read to the head of the answer, a token fetch included; then the caller gets a 503. Most SDKs give up after 1s."`
+}
+
+// Limits keep one caller, or all together, from taking too much.
+type Limits struct {
+	Connections          int           `yaml:"connections" doc:"Connections at once, in all."`
+	ConnectionsPerCaller int           `yaml:"connections_per_caller" doc:"Connections at once of one caller."`
+	HeaderBytes          int           `yaml:"header_bytes" doc:"Size of a request's head."`
+	BodyBytes            int           `yaml:"body_bytes" doc:"Size of a request's body."`
+	ReadTimeout          time.Duration `yaml:"read_timeout" doc:"For a request to arrive whole."`
+	WriteTimeout         time.Duration `yaml:"write_timeout" doc:"For an answer to be taken."`
+	IdleTimeout          time.Duration `yaml:"idle_timeout" doc:"For the next request on a connection that is kept open."`
+	Callers              int           `yaml:"callers" doc:"Callers whose identity is remembered."`
+}
+
+// Admin are the settings of the admin listener.
+type Admin struct {
+	Listen string `yaml:"listen" doc:"host:port on loopback, or unix:/path. Empty: off."`
+}
+
+// Log are the settings of the log.
+type Log struct {
+	Level slog.Level `yaml:"level" allowed:"debug info warn error" doc:"The least severe line written. v2 calls are at debug."`
+}
+
+// Mark is a socket mark, written in hexadecimal.
+type Mark uint32
+
+func (m Mark) String() string { return "0x" + strconv.FormatUint(uint64(m), 16) }
+
+// Default returns the settings that hold where nothing else is said.
+func Default() Config {
+	return Config{
+		Mode:       "upgrade",
+		Containers: Containers{V1: "pass", Tokens: "hop-limit"},
+		Redirect: Redirect{
+			Listen:      netip.MustParseAddrPort("169.254.20.254:8254"),
+			Listen6:     netip.MustParseAddrPort("[fd69:6d64:7362::254]:8254"),
+			Mark:        0x2069,
+			Heartbeat:   time.Second,
+			Connections: 16384,
+		},
+		Upstream: Upstream{
+			IPv4:    netip.AddrPortFrom(imds.IPv4, imds.Port),
+			IPv6:    netip.AddrPortFrom(imds.IPv6, imds.Port),
+			Timeout: 900 * time.Millisecond,
+		},
+		Limits: Limits{
+			Connections:          1024,
+			ConnectionsPerCaller: 128,
+			HeaderBytes:          16384,
+			BodyBytes:            16384,
+			ReadTimeout:          5 * time.Second,
+			WriteTimeout:         5 * time.Second,
+			IdleTimeout:          30 * time.Second,
+			Callers:              16384,
+		},
+		Admin: Admin{Listen: "127.0.0.1:8255"},
+		Log:   Log{Level: slog.LevelInfo},
+	}
+}

@@ -1,0 +1,103 @@
+// Package deploy holds the tests of the files that bring the bridge onto a host.
+package deploy
+
+import (
+	"encoding/json"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/imds-bridge/imds-bridge/redirect"
+)
+
+// needed is what the redirector needs, and CAP_SYS_PTRACE: the caller's program, arguments and
+// namespaces are read from the /proc of other users' processes.
+var needed = sorted(append(slices.Clone(redirect.Capabilities), "CAP_SYS_PTRACE"))
+
+func TestServiceHasTheNeededCapabilities(t *testing.T) {
+	t.Parallel()
+	unit := read(t, "systemd/imds-bridge.service")
+	for _, setting := range []string{"CapabilityBoundingSet", "AmbientCapabilities"} {
+		line := regexp.MustCompile(`(?m)^` + setting + `=(.*)$`).FindStringSubmatch(unit)
+		if line == nil {
+			t.Fatalf("no %s", setting)
+		}
+		if got := sorted(strings.Fields(line[1])); !slices.Equal(got, needed) {
+			t.Errorf("%s=%v, want %v", setting, got, needed)
+		}
+	}
+}
+
+func TestDaemonSetHasTheNeededCapabilities(t *testing.T) {
+	t.Parallel()
+	path, err := yaml.PathString("$.spec.template.spec.containers[0].securityContext.capabilities")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents := strings.Split(read(t, "kubernetes/daemonset.yaml"), "\n---\n")
+	var got added
+	if err := path.Read(strings.NewReader(documents[len(documents)-1]), &got); err != nil {
+		t.Fatal(err)
+	}
+	got.check(t, needed)
+}
+
+// The API of ECS knows neither BPF nor PERFMON. To the kernel SYS_ADMIN is both.
+func TestTaskHasTheNeededCapabilities(t *testing.T) {
+	t.Parallel()
+	want := []string{"CAP_SYS_ADMIN"}
+	for _, capability := range needed {
+		if capability != "CAP_BPF" && capability != "CAP_PERFMON" {
+			want = append(want, capability)
+		}
+	}
+	taskCapabilities(t).check(t, sorted(want))
+}
+
+func taskCapabilities(t *testing.T) added {
+	t.Helper()
+	var task struct {
+		ContainerDefinitions []struct {
+			LinuxParameters struct{ Capabilities added }
+		}
+	}
+	if err := json.Unmarshal([]byte(read(t, "ecs/daemon-task.json")), &task); err != nil {
+		t.Fatal(err)
+	}
+	return task.ContainerDefinitions[0].LinuxParameters.Capabilities
+}
+
+// added is what Kubernetes and ECS call the capabilities of a container: without CAP_.
+type added struct{ Add, Drop []string }
+
+func (a added) check(t *testing.T, want []string) {
+	t.Helper()
+	var got []string
+	for _, capability := range a.Add {
+		got = append(got, "CAP_"+capability)
+	}
+	if got = sorted(got); !slices.Equal(got, want) {
+		t.Errorf("adds %v, want %v", got, want)
+	}
+	if !slices.Equal(a.Drop, []string{"ALL"}) {
+		t.Errorf("drops %v, want what else the runtime gives: ALL", a.Drop)
+	}
+}
+
+func sorted(s []string) []string {
+	slices.Sort(s)
+	return s
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}

@@ -1,0 +1,143 @@
+package proxy
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/imds-bridge/imds-bridge/imds"
+)
+
+// answerWriter writes one answer to a connection. It is the http.ResponseWriter of the engine.
+//
+// An answer of IMDS keeps its head as it came, byte for byte but for the lines that are not for
+// the caller; one of the bridge's own gets a head made from its header.
+type answerWriter struct {
+	conn    *connection
+	request *http.Request
+	timeout time.Duration
+	header  http.Header
+
+	head  []byte // as IMDS sent it; nil for the bridge's own answers
+	close bool   // IMDS closes, or nothing says where the answer ends
+	drop  string // a header line to leave out of head
+
+	keep   bool // another request may follow
+	status int
+	buf    *bytes.Buffer // head, and as much of the body as comes with it
+}
+
+// Header is what the engine copies the answer's header into. It counts for local answers alone.
+func (w *answerWriter) Header() http.Header {
+	if w.header == nil {
+		w.header = http.Header{}
+	}
+	return w.header
+}
+
+// WriteHeader prepares the head. It is sent with the first of the body, or by flush.
+func (w *answerWriter) WriteHeader(status int) {
+	w.status = status
+	w.buf = buffers.Get().(*bytes.Buffer)
+	w.buf.Reset()
+	if w.head != nil {
+		w.writeForeign()
+	} else {
+		w.writeOwn()
+	}
+}
+
+func (w *answerWriter) writeForeign() {
+	for line := range bytes.Lines(w.head) {
+		name, _, _ := bytes.Cut(line, []byte(":"))
+		if w.drop != "" && bytes.EqualFold(name, []byte(w.drop)) || bytes.EqualFold(name, []byte("Transfer-Encoding")) {
+			continue
+		}
+		w.buf.Write(line)
+	}
+	w.keep = !w.close && !w.request.Close
+}
+
+func (w *answerWriter) writeOwn() {
+	fmt.Fprintf(w.buf, "HTTP/1.1 %d %s\r\n", w.status, http.StatusText(w.status))
+	w.header.Write(w.buf)
+	w.buf.WriteString("\r\n")
+}
+
+// Write sends p after the head.
+func (w *answerWriter) Write(p []byte) (int, error) {
+	if w.buf == nil {
+		w.conn.SetWriteDeadline(time.Now().Add(w.timeout))
+		n, err := w.conn.Write(p)
+		if err != nil {
+			w.keep = false
+		}
+		return n, err
+	}
+	w.buf.Write(p)
+	return len(p), w.flush()
+}
+
+// flush sends what is not sent yet.
+func (w *answerWriter) flush() error {
+	if w.buf == nil {
+		return nil
+	}
+	w.conn.SetWriteDeadline(time.Now().Add(w.timeout))
+	_, err := w.conn.Write(w.buf.Bytes())
+	buffers.Put(w.buf)
+	w.buf = nil
+	if err != nil {
+		w.keep = false
+	}
+	return err
+}
+
+// writeLocal writes an answer of the bridge's own. It closes the connection, as IMDS does.
+func (w *answerWriter) writeLocal(resp *http.Response) {
+	for name, values := range resp.Header {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(resp.StatusCode)
+	if w.request == nil || w.request.Method != http.MethodHead {
+		io.Copy(w.buf, resp.Body)
+	}
+	w.flush()
+}
+
+// discard leaves the caller without an answer: what the engine writes from now on goes nowhere.
+func (w *answerWriter) discard() {
+	w.conn.Conn.Close()
+	w.keep = false
+}
+
+// local is an answer of the bridge's own.
+func local(status int, why string) *http.Response {
+	text := "imds-bridge: " + why + "\n"
+	return &http.Response{
+		StatusCode: status,
+		Header: http.Header{
+			"Content-Type":   {"text/plain"},
+			"Content-Length": {strconv.Itoa(len(text))},
+			"Server":         {"imds-bridge"},
+			"Connection":     {"close"},
+		},
+		Body: io.NopCloser(bytes.NewReader([]byte(text))),
+	}
+}
+
+// busyAnswer goes to connections that find no slot, before anything is read from them.
+var busyAnswer = []byte("HTTP/1.1 503 Service Unavailable\r\nServer: imds-bridge\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+
+// foreign makes w pass on an answer of IMDS.
+func (w *answerWriter) foreign(resp *http.Response, head []byte, upgraded bool) {
+	w.head = head
+	w.close = resp.Close || resp.ContentLength < 0
+	if upgraded {
+		// It tells of a token that the caller never asked for.
+		w.drop = imds.HeaderTokenTTL
+	}
+}

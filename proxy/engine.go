@@ -1,0 +1,245 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/elazarl/goproxy"
+
+	"github.com/imds-bridge/imds-bridge/imds"
+	"github.com/imds-bridge/imds-bridge/policy"
+)
+
+// holdLimit bounds how long a token request whose answer may not reach its caller is kept
+// waiting, as it would wait for the answer that IMDS sent in vain.
+const holdLimit = 30 * time.Second
+
+var (
+	errNoConnect = errors.New("CONNECT is not served")
+	errWithheld  = errors.New("the answer may not reach its caller")
+)
+
+// newEngine sets up goproxy for the one thing that it does here. Everything is set: its defaults
+// take the environment's proxies, skip TLS verification, strip and add headers, and answer errors
+// with 500.
+func (p *Proxy) newEngine() *goproxy.ProxyHttpServer {
+	engine := &goproxy.ProxyHttpServer{
+		Logger:                 silent{},
+		KeepHeader:             true, // requests go on as they came: Connection, Accept-Encoding, all
+		KeepAcceptEncoding:     true,
+		KeepDestinationHeaders: true,
+		Tr:                     nil, // every request gets the round-tripper below
+		ConnectDial:            func(string, string) (net.Conn, error) { return nil, errNoConnect },
+		NonproxyHandler:        http.NotFoundHandler(), // not reached: serve makes every URL absolute
+	}
+	engine.OnRequest().DoFunc(func(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Request, *http.Response) {
+		e := r.Context().Value(exchangeKey{}).(*exchange)
+		ctx.RoundTripper = e
+		return r, e.decide(r)
+	})
+	engine.OnResponse().DoFunc(func(resp *http.Response, ctx *goproxy.ProxyCtx) *http.Response {
+		e := ctx.Req.Context().Value(exchangeKey{}).(*exchange)
+		return e.answer(resp, ctx.Error)
+	})
+	return engine
+}
+
+// silent drops goproxy's own log: what happens to a call is reported once, by reports.
+type silent struct{}
+
+func (silent) Printf(string, ...any) {}
+
+type exchangeKey struct{}
+
+// exchange is one request on its way through the engine.
+type exchange struct {
+	proxy  *Proxy
+	conn   *connection
+	writer *answerWriter
+	call   *Call
+	body   []byte
+}
+
+// serve is the handler of every request that could be parsed.
+func (p *Proxy) serve(w *answerWriter, r *http.Request) {
+	e := &exchange{proxy: p, conn: w.conn, writer: w, call: newCall(w.conn, r)}
+	defer p.finish(e.call)
+	if refusal := e.refuse(r); refusal != nil {
+		e.call.Decision = policy.Decision{Verdict: policy.Deny, Reason: policy.Reason(e.call.Error)}
+		e.call.Status = refusal.StatusCode
+		w.writeLocal(refusal)
+		return
+	}
+	// goproxy serves absolute URLs; the address that is dialled comes from the configuration.
+	r.URL.Scheme, r.URL.Host = "http", "imds"
+	p.engine.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, e)))
+	w.flush()
+}
+
+func (p *Proxy) finish(call *Call) {
+	call.End = time.Now()
+	p.metrics.record(call)
+	p.reports.add(call)
+}
+
+// refuse turns away what is never for IMDS, whoever sends it.
+func (e *exchange) refuse(r *http.Request) *http.Response {
+	call := e.call
+	if !e.conn.known {
+		call.Error = errorNotRecorded
+		return local(http.StatusMisdirectedRequest, "this connection was not made to IMDS; connect to 169.254.169.254")
+	}
+	call.Caller = e.conn.name(e.proxy.caller)
+	if r.Method == http.MethodConnect || r.URL.IsAbs() || r.URL.Host != "" {
+		call.Error = errorTarget
+		return local(http.StatusBadRequest, "IMDS is no proxy: ask for a path")
+	}
+	path, err := imds.Canonical(r.RequestURI)
+	if err != nil {
+		call.Error, call.Cause = errorPath, err
+		return local(http.StatusBadRequest, "the path can be read in more than one way")
+	}
+	call.Path = path
+	call.Route = imds.RouteOf(path)
+	call.Kind = imds.Classify(r.Method, path, r.Header)
+	call.RelaySign = imds.RelaySign(r.Host, r.Header)
+	return e.readBody(r)
+}
+
+func (e *exchange) readBody(r *http.Request) *http.Response {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	limit := int64(e.proxy.limits.BodyBytes)
+	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	switch {
+	case err != nil:
+		e.call.Error, e.call.Cause = errorBody, err
+		return local(http.StatusBadRequest, "the request's body could not be read")
+	case int64(len(body)) > limit:
+		e.call.Error = errorBody
+		return local(http.StatusRequestEntityTooLarge, "the request's body is too large")
+	}
+	e.body = body
+	return nil
+}
+
+// decide asks the policy. It returns the answer of a denied call, nil for one to forward.
+func (e *exchange) decide(*http.Request) *http.Response {
+	call := e.call
+	call.Decision = e.proxy.policy.Decide(policy.Call{
+		Kind:      call.Kind,
+		OwnNetNS:  call.Peer.OwnNetNS,
+		Ambiguous: call.Peer.Ambiguous,
+		Relayed:   call.RelaySign != "",
+	})
+	if call.Decision.Verdict != policy.Deny {
+		return nil
+	}
+	switch call.Decision.Reason {
+	case policy.Method:
+		refusal := local(http.StatusMethodNotAllowed, "IMDS takes GET, HEAD and PUT")
+		refusal.Header.Set("Allow", "GET, HEAD, PUT")
+		return refusal
+	case policy.Relayed:
+		return local(http.StatusForbidden, "an IMDSv1 call with "+call.RelaySign+" looks relayed and is not upgraded; use a session token (IMDSv2)")
+	}
+	if call.Kind == imds.TokenRequest {
+		return local(http.StatusForbidden, "session tokens are not given to this caller")
+	}
+	// What IMDS answers when tokens are required: SDKs take it as the sign to speak v2.
+	return local(http.StatusUnauthorized, "IMDSv1 is not allowed for this caller; use a session token (IMDSv2)")
+}
+
+// RoundTrip forwards the call: it is the engine's way to IMDS.
+func (e *exchange) RoundTrip(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
+	ctx, cancel := context.WithDeadline(r.Context(), e.call.Start.Add(e.proxy.upstream.timeout))
+	defer cancel()
+	if e.call.Decision.Verdict == policy.Upgrade {
+		return e.upgrade(ctx, r)
+	}
+	return e.send(ctx, r, "")
+}
+
+// upgrade forwards with the bridge's token, and once more with a new one when IMDS does not
+// know it any longer.
+func (e *exchange) upgrade(ctx context.Context, r *http.Request) (*http.Response, error) {
+	token, err := e.proxy.tokens.get(ctx, e.call)
+	if errors.Is(err, errNoTokens) {
+		// An endpoint without IMDSv2: the call is what it was.
+		return e.send(ctx, r, "")
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.call.Upgraded = true
+	resp, err := e.send(ctx, r, token)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		return resp, err
+	}
+	resp.Body.Close()
+	e.proxy.tokens.reject(token)
+	if token, err = e.proxy.tokens.get(ctx, e.call); err != nil {
+		return nil, err
+	}
+	return e.send(ctx, r, token)
+}
+
+func (e *exchange) send(ctx context.Context, r *http.Request, token string) (*http.Response, error) {
+	answer, err := e.proxy.upstream.roundTrip(ctx, e.call, request{
+		method: r.Method,
+		target: r.RequestURI,
+		proto:  r.Proto,
+		host:   r.Host,
+		header: r.Header,
+		body:   e.body,
+		token:  token,
+		watch:  e.call.Decision.HopLimit,
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := answer.Response
+	e.writer.foreign(resp, answer.head, token != "")
+	if err := e.conn.limitHops(0); err != nil {
+		return nil, err
+	}
+	if e.call.Decision.HopLimit {
+		return e.limitHops(resp, answer.hopLimit)
+	}
+	return resp, nil
+}
+
+// limitHops lets a token go as far as IMDS meant it to. The bridge stands on the host, one hop
+// nearer to the caller, where the answer arrives with the instance's hop limit as its TTL.
+func (e *exchange) limitHops(resp *http.Response, received hopLimit) (*http.Response, error) {
+	hops := received() - 1
+	if hops >= 1 {
+		return resp, e.conn.limitHops(hops)
+	}
+	// The answer would have died on the way: SDKs wait for it until they give up.
+	resp.Body.Close()
+	e.conn.hold(holdLimit)
+	return nil, errWithheld
+}
+
+// answer turns what came of the call into what its caller gets.
+func (e *exchange) answer(resp *http.Response, err error) *http.Response {
+	switch {
+	case errors.Is(err, errWithheld):
+		e.call.Error = errorWithheld
+		e.writer.discard()
+		return local(http.StatusServiceUnavailable, "withheld")
+	case resp == nil:
+		e.call.Error, e.call.Cause = errorUpstream, err
+		e.writer.head = nil // of an answer that came to nothing
+		// Neither 403, 404 nor 405: those make SDKs give up on IMDSv2. 503 makes them retry.
+		resp = local(http.StatusServiceUnavailable, "IMDS does not answer")
+	}
+	e.call.Status = resp.StatusCode
+	return resp
+}

@@ -1,0 +1,147 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/imds-bridge/imds-bridge/imds"
+)
+
+// errNoTokens is returned when the endpoint answers, but hands out no tokens.
+var errNoTokens = errors.New("no session token is to be had")
+
+// renewAt is the part of a token's life after which the next one is fetched beside the calls.
+const renewAt = 0.9
+
+// maxToken bounds a token's length, in bytes. Real ones have 56.
+const maxToken = 1024
+
+// tokens keeps the bridge's own session token. One serves all callers: it is bound to the
+// instance, not to who asks for it. It never leaves the bridge but for IMDS.
+type tokens struct {
+	upstream *upstream
+	metrics  *metrics
+	flight   singleflight.Group
+
+	mu      sync.Mutex
+	token   string
+	renew   time.Time // fetch the next one from then on
+	expires time.Time
+}
+
+func newTokens(u *upstream, m *metrics) *tokens {
+	return &tokens{upstream: u, metrics: m}
+}
+
+// get returns a token that IMDS should know. However many callers wait, it is fetched once.
+func (t *tokens) get(ctx context.Context, call *Call) (string, error) {
+	t.mu.Lock()
+	token, now := t.token, time.Now()
+	fresh, usable := now.Before(t.renew), now.Before(t.expires)
+	t.mu.Unlock()
+	if fresh {
+		return token, nil
+	}
+	fetched := t.flight.DoChan("", func() (any, error) { return t.fetch(call) })
+	if usable {
+		return token, nil // the next one is on its way
+	}
+	select {
+	case r := <-fetched:
+		if r.Err != nil {
+			return "", r.Err
+		}
+		f := r.Val.(fetch)
+		// The fetch belongs on the trace of every call that waited for it.
+		call.Legs = append(call.Legs, f.legs...)
+		return f.token, nil
+	case <-ctx.Done():
+		return "", fmt.Errorf("wait for a session token: %w", ctx.Err())
+	}
+}
+
+// reject drops a token that IMDS did not know. Another one fetched meanwhile stays.
+func (t *tokens) reject(token string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.token == token {
+		t.renew, t.expires = time.Time{}, time.Time{}
+	}
+}
+
+type fetch struct {
+	token string
+	legs  []Leg
+}
+
+// fetch asks for a token of the longest life, on nobody's time but its own: the caller that
+// happened to start it may go away.
+func (t *tokens) fetch(call *Call) (fetch, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), t.upstream.timeout)
+	defer cancel()
+	own := &Call{Peer: call.Peer} // the address family of the call, nothing else of it
+	asked := time.Now()
+	answer, err := t.upstream.roundTrip(ctx, own, request{
+		method: http.MethodPut,
+		target: imds.TokenPath,
+		proto:  "HTTP/1.1",
+		host:   imds.IPv4.String(),
+		header: http.Header{
+			imds.HeaderTokenTTL: {strconv.Itoa(imds.MaxTokenTTL)},
+			"Content-Length":    {"0"},
+		},
+		own: true,
+	})
+	if err != nil {
+		t.metrics.tokenFetched("unreachable")
+		return fetch{}, fmt.Errorf("fetch a session token: %w", err)
+	}
+	defer answer.Body.Close()
+	token, life, err := readToken(answer.Response)
+	if err != nil {
+		t.metrics.tokenFetched("refused")
+		return fetch{}, fmt.Errorf("fetch a session token: %w", err)
+	}
+	t.metrics.tokenFetched("ok")
+	t.keep(token, asked, life)
+	return fetch{token: token, legs: own.Legs}, nil
+}
+
+func readToken(resp *http.Response) (token string, life time.Duration, err error) {
+	switch {
+	case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests:
+		return "", 0, fmt.Errorf("IMDS answers %d", resp.StatusCode)
+	case resp.StatusCode != http.StatusOK:
+		return "", 0, fmt.Errorf("%w: IMDS answers %d", errNoTokens, resp.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxToken))
+	if err != nil {
+		return "", 0, err
+	}
+	token = strings.TrimSpace(string(body))
+	if token == "" || strings.ContainsAny(token, "\r\n") {
+		return "", 0, fmt.Errorf("%w: IMDS answers 200 without one", errNoTokens)
+	}
+	seconds, err := strconv.Atoi(resp.Header.Get(imds.HeaderTokenTTL))
+	if err != nil || seconds < imds.MinTokenTTL {
+		seconds = imds.MaxTokenTTL
+	}
+	return token, time.Duration(seconds) * time.Second, nil
+}
+
+func (t *tokens) keep(token string, asked time.Time, life time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.token = token
+	t.renew = asked.Add(time.Duration(float64(life) * renewAt))
+	t.expires = asked.Add(life)
+}

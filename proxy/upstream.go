@@ -1,0 +1,242 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/imds-bridge/imds-bridge/imds"
+)
+
+// Upstream says where IMDS is and how to reach it.
+type Upstream struct {
+	IPv4, IPv6 string        // host:port; calls go to the family that their caller asked for
+	Timeout    time.Duration // from the request to the head of its answer, token fetch included
+	// Control prepares a socket before it connects, so that the hook leaves it alone.
+	Control func(network, address string, c syscall.RawConn) error
+	// WatchHopLimit notes the hop limit of the answers on a socket. Optional.
+	WatchHopLimit func(syscall.RawConn) (func() (int, error), error)
+}
+
+// bodyTimeout bounds the wait for the rest of an answer whose head has come.
+const bodyTimeout = 5 * time.Second
+
+// upstream sends one request per connection to a fixed address: IMDS closes every connection,
+// and what a general client does beyond that costs more than the request.
+type upstream struct {
+	ipv4, ipv6 string
+	timeout    time.Duration
+	dialer     net.Dialer
+	watch      func(syscall.RawConn) (func() (int, error), error)
+}
+
+func newUpstream(o Upstream) *upstream {
+	return &upstream{
+		ipv4: o.IPv4, ipv6: o.IPv6,
+		timeout: o.Timeout,
+		dialer:  net.Dialer{Control: o.Control, KeepAlive: -1},
+		watch:   o.WatchHopLimit,
+	}
+}
+
+// request is what goes upstream: the caller's, but for the token.
+type request struct {
+	method, target, proto, host string
+	header                      http.Header
+	body                        []byte
+	token                       string // the bridge's; "" leaves the request as it came
+	own                         bool   // the bridge's own, not a caller's
+	watch                       bool   // note the answer's hop limit
+}
+
+// hopLimit tells the hop limit that an answer was received with. What is not known counts as
+// 1, the least that IMDS can be set to.
+type hopLimit func() int
+
+func (u *upstream) address(c *Call) string {
+	if a := c.Peer.Original.Addr().Unmap(); a.Is6() {
+		return u.ipv6
+	}
+	return u.ipv4
+}
+
+// upstreamAnswer is an answer of IMDS, and how it came. Closing its body closes the connection.
+type upstreamAnswer struct {
+	*http.Response
+	head     []byte // byte for byte, with the empty line
+	hopLimit hopLimit
+}
+
+// roundTrip returns the answer as soon as its head is there.
+func (u *upstream) roundTrip(ctx context.Context, call *Call, r request) (_ upstreamAnswer, err error) {
+	leg := Leg{
+		Token: r.own, Start: time.Now(), Method: r.method,
+		Address: u.address(call), Resends: call.resends(r.own),
+	}
+	defer func() {
+		leg.End, leg.Err = time.Now(), err
+		call.Legs = append(call.Legs, leg)
+	}()
+	conn, err := u.dialer.DialContext(ctx, "tcp", leg.Address)
+	if err != nil {
+		return upstreamAnswer{}, err
+	}
+	a, err := u.exchange(ctx, conn, r)
+	if err != nil {
+		conn.Close()
+		return upstreamAnswer{}, fmt.Errorf("%s: %w", leg.Address, err)
+	}
+	leg.Status = a.StatusCode
+	return a, nil
+}
+
+func (u *upstream) exchange(ctx context.Context, conn net.Conn, r request) (a upstreamAnswer, err error) {
+	a.hopLimit = func() int { return 1 }
+	if r.watch && u.watch != nil {
+		if a.hopLimit, err = u.startWatch(conn); err != nil {
+			return a, err
+		}
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		conn.SetDeadline(deadline)
+	}
+	if err := r.send(conn); err != nil {
+		return a, err
+	}
+	reader := readers.Get().(*bufio.Reader)
+	reader.Reset(conn)
+	if a.head, err = peekHead(reader); err == nil {
+		a.Response, err = http.ReadResponse(reader, &http.Request{Method: r.method})
+	}
+	if err != nil {
+		readers.Put(reader)
+		return a, err
+	}
+	conn.SetDeadline(time.Now().Add(bodyTimeout))
+	a.Body = &upstreamBody{ReadCloser: a.Body, conn: conn, reader: reader}
+	return a, nil
+}
+
+// peekHead copies the head of an answer without taking it from the reader. One that does not
+// fit into the reader's buffer is an error: those of IMDS have some 300 bytes.
+func peekHead(reader *bufio.Reader) ([]byte, error) {
+	for n := 1; ; n = reader.Buffered() + 1 {
+		if _, err := reader.Peek(n); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+		got, _ := reader.Peek(reader.Buffered())
+		if end := bytes.Index(got, []byte("\r\n\r\n")); end >= 0 {
+			return bytes.Clone(got[:end+4]), nil
+		}
+	}
+}
+
+func (u *upstream) startWatch(conn net.Conn) (hopLimit, error) {
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	read, err := u.watch(raw)
+	if err != nil {
+		return nil, err
+	}
+	return func() int {
+		if hops, err := read(); err == nil && hops > 0 {
+			return hops
+		}
+		return 1
+	}, nil
+}
+
+// resends counts the requests that went upstream for this call before, fetches of the bridge's
+// own token apart from the call itself.
+func (c *Call) resends(own bool) (n int) {
+	for _, leg := range c.Legs {
+		if leg.Token == own {
+			n++
+		}
+	}
+	return n
+}
+
+var (
+	buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+	readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4096) }}
+)
+
+// send writes the request at once.
+func (r *request) send(conn net.Conn) error {
+	buf := buffers.Get().(*bytes.Buffer)
+	defer buffers.Put(buf)
+	buf.Reset()
+	r.write(buf)
+	_, err := conn.Write(buf.Bytes())
+	return err
+}
+
+// write puts the request into its wire form, adding nothing of our own but the token.
+func (r *request) write(b *bytes.Buffer) {
+	b.WriteString(r.method)
+	b.WriteByte(' ')
+	b.WriteString(r.target)
+	b.WriteByte(' ')
+	b.WriteString(r.proto)
+	b.WriteString("\r\n")
+	if r.host != "" {
+		writeHeader(b, "Host", r.host)
+	}
+	for name, values := range r.header {
+		if name == "Content-Length" {
+			continue // as counted, below
+		}
+		for _, v := range values {
+			writeHeader(b, name, v)
+		}
+	}
+	if r.token != "" {
+		writeHeader(b, imds.HeaderToken, r.token)
+	}
+	if len(r.body) > 0 || len(r.header["Content-Length"]) > 0 {
+		writeHeader(b, "Content-Length", strconv.Itoa(len(r.body)))
+	}
+	b.WriteString("\r\n")
+	b.Write(r.body)
+}
+
+func writeHeader(b *bytes.Buffer, name, value string) {
+	b.WriteString(name)
+	b.WriteString(": ")
+	b.WriteString(value)
+	b.WriteString("\r\n")
+}
+
+// upstreamBody is the body of an answer, and the connection that it comes on.
+type upstreamBody struct {
+	io.ReadCloser
+	conn   net.Conn
+	reader *bufio.Reader
+}
+
+// Close ends the connection. It is idempotent.
+func (b *upstreamBody) Close() error {
+	if b.conn == nil {
+		return nil
+	}
+	// Not ReadCloser.Close: it would read what is left.
+	err := b.conn.Close()
+	b.conn = nil
+	b.reader.Reset(nil)
+	readers.Put(b.reader)
+	return err
+}

@@ -1,0 +1,229 @@
+package redirect
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnsupported is returned by [Attach] when the running kernel lacks what the hook needs.
+var ErrUnsupported = errors.New("kernel lacks what the hook needs (Linux 5.10 with BTF, or newer)")
+
+// Options say what to redirect to where.
+type Options struct {
+	// Cgroup is the cgroup2 directory whose processes are redirected, its descendants' included.
+	Cgroup string
+	// Listen receives connections for 169.254.169.254. The zero value leaves them alone.
+	Listen netip.AddrPort
+	// Listen6 receives connections for fd00:ec2::254. The zero value leaves them alone.
+	Listen6 netip.AddrPort
+	// Mark is the SO_MARK that exempts a socket of the bridge's own network namespace.
+	Mark uint32
+	// Heartbeat is how long the bridge may be silent before calls are let through unchanged.
+	Heartbeat time.Duration
+	// Connections bounds how many connections are remembered at once.
+	Connections uint32
+	// Attaching is called when lookups work and just before the first call can arrive. Optional.
+	Attaching func(*Redirect)
+}
+
+// Redirect is the hook in place: attached by [Attach], taken away by Detach, gone with Close.
+//
+// Its links are not pinned: when the process dies the kernel takes the hook away, and calls
+// go to IMDS as if the bridge had never been.
+type Redirect struct {
+	objects hookObjects
+	links   []link.Link // in the order of attachment; the connect hooks come last
+	connect int         // index of the first connect hook in links
+
+	mu       sync.Mutex
+	detached bool
+	closed   bool
+}
+
+// Attach puts the hook in place. The listeners must accept already, and the first calls may
+// arrive before Attach returns.
+//
+// It needs [Capabilities], and returns an error that is [ErrUnsupported] where the kernel
+// cannot do it. Nothing is left behind by an error.
+func Attach(o Options) (_ *Redirect, err error) {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("raise the limit of locked memory for kernel maps (LimitMEMLOCK=infinity): %w", err)
+	}
+	cgroup, err := os.Open(o.Cgroup)
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup: %w", err)
+	}
+	defer cgroup.Close()
+	if err := checkCgroup2(cgroup); err != nil {
+		return nil, err
+	}
+
+	r := &Redirect{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+	}()
+	if err := r.load(o); err != nil {
+		return nil, err
+	}
+	if err := r.Beat(); err != nil {
+		return nil, err
+	}
+	if o.Attaching != nil {
+		o.Attaching(r)
+	}
+	if err := r.attach(cgroup); err != nil {
+		return nil, fmt.Errorf("attach to %s: %w", o.Cgroup, err)
+	}
+	return r, nil
+}
+
+func (r *Redirect) load(o Options) error {
+	spec, err := loadHook()
+	if err != nil {
+		return fmt.Errorf("read the embedded kernel program: %w", err)
+	}
+	config, err := newConfig(o)
+	if err != nil {
+		return err
+	}
+	if err := spec.Variables[hookVarSettings].Set(config); err != nil {
+		return fmt.Errorf("configure the kernel program: %w", err)
+	}
+	spec.Maps[hookMapSockets].MaxEntries = o.Connections
+	spec.Maps[hookMapConnections].MaxEntries = o.Connections
+
+	err = spec.LoadAndAssign(&r.objects, nil)
+	var verifier *ebpf.VerifierError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("load the kernel program (needs %v): %w", Capabilities, err)
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return fmt.Errorf("%w: %s", ErrUnsupported, err)
+	case errors.As(err, &verifier):
+		return fmt.Errorf("load the kernel program: %+v", verifier)
+	default:
+		return fmt.Errorf("load the kernel program: %w", err)
+	}
+}
+
+func newConfig(o Options) (hookConfig, error) {
+	netns, err := ownNetNS()
+	if err != nil {
+		return hookConfig{}, err
+	}
+	c := hookConfig{HeartbeatLimit: uint64(o.Heartbeat), Mark: o.Mark, Netns: netns}
+	if o.Listen.IsValid() {
+		c.ListenIp4 = words(o.Listen.Addr())[3]
+		c.ListenPort4 = networkOrder(o.Listen.Port())
+	}
+	if o.Listen6.IsValid() {
+		c.ListenIp6 = words(o.Listen6.Addr())
+		c.ListenPort6 = networkOrder(o.Listen6.Port())
+	}
+	return c, nil
+}
+
+// ownNetNS returns the inode number of this thread's network namespace.
+func ownNetNS() (uint32, error) {
+	var s unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &s); err != nil {
+		return 0, fmt.Errorf("read own network namespace: %w", err)
+	}
+	return uint32(s.Ino), nil
+}
+
+func (r *Redirect) attach(cgroup *os.File) error {
+	// What a redirected connection needs comes first, what redirects comes last.
+	for _, a := range []struct {
+		program *ebpf.Program
+		where   ebpf.AttachType
+	}{
+		{r.objects.SockOps, ebpf.AttachCGroupSockOps},
+		{r.objects.Getpeername4, ebpf.AttachCgroupInet4GetPeername},
+		{r.objects.Getpeername6, ebpf.AttachCgroupInet6GetPeername},
+		{r.objects.Connect4, ebpf.AttachCGroupInet4Connect},
+		{r.objects.Connect6, ebpf.AttachCGroupInet6Connect},
+	} {
+		if a.where == ebpf.AttachCGroupInet4Connect {
+			r.connect = len(r.links)
+		}
+		// A link and nothing else: link.AttachCgroup falls back to an attachment that
+		// outlives the process, and would redirect to nowhere after a crash.
+		l, err := link.AttachRawLink(link.RawLinkOptions{
+			Target:  int(cgroup.Fd()),
+			Program: a.program,
+			Attach:  a.where,
+		})
+		if errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("%s: %w (a capability is missing, or another program holds the hook alone: see bpftool cgroup tree)", a.where, err)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", a.where, err)
+		}
+		r.links = append(r.links, l)
+	}
+	return nil
+}
+
+// Beat tells the kernel that the bridge is alive. It must be called more often than
+// Options.Heartbeat; a bridge that does not gets no further calls.
+func (r *Redirect) Beat() error {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return fmt.Errorf("read the monotonic clock: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return os.ErrClosed
+	}
+	if err := r.objects.Heartbeat.Set(uint64(now.Nano())); err != nil {
+		return fmt.Errorf("write the heartbeat: %w", err)
+	}
+	return nil
+}
+
+// Detach stops redirecting: new calls go to IMDS as they are. Connections made before it can
+// still be looked up until Close. It is idempotent.
+func (r *Redirect) Detach() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.detached {
+		return nil
+	}
+	r.detached = true
+	return closeLinks(r.links[r.connect:])
+}
+
+// Close takes away all that Attach made. It is idempotent.
+func (r *Redirect) Close() error {
+	err := r.Detach()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	return errors.Join(err, closeLinks(r.links[:r.connect]), r.objects.Close())
+}
+
+func closeLinks(links []link.Link) error {
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}

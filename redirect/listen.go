@@ -1,0 +1,147 @@
+package redirect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// ownLabel tells an IPv4 address that a bridge added to lo, so that one left behind by a
+// crash is taken over, and one that the operator made is never removed.
+const ownLabel = "lo:imds"
+
+// Listener accepts redirected connections. Closing it takes away the address that it added.
+type Listener struct {
+	net.Listener
+	added *netlink.Addr
+	once  sync.Once
+	err   error
+}
+
+// Listen accepts on a loopback or link-local address of the host. One that no interface has
+// is added to lo, from where it serves the host and, by routing, its containers.
+func Listen(ctx context.Context, at netip.AddrPort) (*Listener, error) {
+	added, err := addAddress(at.Addr())
+	if err != nil {
+		return nil, err
+	}
+	// Keep-alive probes cost four system calls a connection, and IMDS closes each after one answer.
+	config := net.ListenConfig{KeepAlive: -1}
+	// Multipath TCP, Go's default for listeners, is of no use on a loopback path.
+	config.SetMultipathTCP(false)
+	l, err := config.Listen(ctx, "tcp", at.String())
+	if err != nil {
+		return nil, errors.Join(listenError(at, err), removeAddress(added))
+	}
+	return &Listener{Listener: l, added: added}, nil
+}
+
+// HasIPv6 tells whether lo can have IPv6 addresses in this network namespace.
+func HasIPv6() bool {
+	disabled, err := os.ReadFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
+	return err == nil && strings.TrimSpace(string(disabled)) == "0"
+}
+
+func listenError(at netip.AddrPort, err error) error {
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("listen on %s: another process has the address (another imds-bridge? see ss -ltnp; or set redirect.listen): %w", at, err)
+	}
+	return fmt.Errorf("listen on %s: %w", at, err)
+}
+
+// Close stops listening, then removes the address if Listen added it. It is idempotent.
+func (l *Listener) Close() error {
+	l.once.Do(func() { l.err = errors.Join(l.Listener.Close(), removeAddress(l.added)) })
+	return l.err
+}
+
+// addAddress adds a to lo. It returns nil when an interface had it and it is not ours.
+func addAddress(a netip.Addr) (*netlink.Addr, error) {
+	if a.IsLoopback() {
+		return nil, nil
+	}
+	own := newAddress(a)
+	present, err := findAddress(a)
+	if err != nil {
+		return nil, err
+	}
+	if present != nil {
+		if isOwn(present) {
+			return own, nil
+		}
+		return nil, nil
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return nil, fmt.Errorf("find lo: %w", err)
+	}
+	if err := netlink.AddrAdd(lo, own); err != nil {
+		return nil, fmt.Errorf("add %s to lo (needs CAP_NET_ADMIN): %w", a, err)
+	}
+	return own, nil
+}
+
+func newAddress(a netip.Addr) *netlink.Addr {
+	own := &netlink.Addr{
+		IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())},
+		// Never chosen as the source of a connection that leaves the host.
+		Scope: unix.RT_SCOPE_HOST,
+	}
+	if a.Is4() {
+		own.Label = ownLabel
+	} else {
+		// No duplicate detection on lo; deprecated, so never chosen as a source either.
+		// IPv6 addresses have no label: this is the sign that it is ours.
+		own.Flags = unix.IFA_F_NODAD
+		own.ValidLft = forever
+		own.PreferedLft = 0
+	}
+	return own
+}
+
+// forever is the kernel's INFINITY_LIFE_TIME as netlink.Addr takes it.
+const forever = 0xffffffff
+
+func isOwn(a *netlink.Addr) bool {
+	if a.IP.To4() != nil {
+		return a.Label == ownLabel
+	}
+	return a.Flags&unix.IFA_F_DEPRECATED != 0
+}
+
+// findAddress returns a as an interface has it, nil when none has.
+func findAddress(a netip.Addr) (*netlink.Addr, error) {
+	all, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	for i := range all {
+		if ip, ok := netip.AddrFromSlice(all[i].IP); ok && ip.Unmap() == a {
+			return &all[i], nil
+		}
+	}
+	return nil, nil
+}
+
+func removeAddress(own *netlink.Addr) error {
+	if own == nil {
+		return nil
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	err = netlink.AddrDel(lo, own)
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("remove %s from lo: %w", own.IP, err)
+	}
+	return nil
+}
