@@ -35,7 +35,7 @@ type Process struct {
 //
 // Its text is valid UTF-8 without control characters, and short, whatever the process calls itself.
 type Caller struct {
-	// Origin is the kernel's record, as it came.
+	// Origin is the kernel's record, as it came: its Comm may hold any bytes. Show [Caller.Comm].
 	Origin
 
 	// Complete says that /proc knew the process of the record. Without it only what the kernel

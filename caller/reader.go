@@ -84,10 +84,27 @@ func NewReader(opts Options) (*Reader, error) {
 		known:      known,
 		ancestries: ancestries,
 		reads:      make(chan struct{}, maxReads),
-		// Through pid 1 these are the host's files, also when the bridge runs in a container.
-		users:  names{path: proc + "/1/root/etc/passwd"},
-		groups: names{path: proc + "/1/root/etc/group"},
+		users:      names{path: hostFile(proc, "/etc/passwd")},
+		groups:     names{path: hostFile(proc, "/etc/group")},
 	}, nil
+}
+
+// hostFile is the host's file also when the bridge runs in a container: that of pid 1. Where its
+// root may not be entered it is our own.
+func hostFile(proc, path string) string {
+	if hosts := proc + "/1/root" + path; readable(hosts) {
+		return hosts
+	}
+	return path
+}
+
+func readable(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
 }
 
 // Caller names the process of o. It never fails and waits at most 100 ms: what cannot be read

@@ -76,6 +76,9 @@ func (h *hider) argument(arg string, partial bool) string {
 
 // word hides the secrets of w, an argument or a word of a script.
 func (h *hider) word(w string) string {
+	if key := strings.Index(w, "-----BEGIN "); key >= 0 && strings.Contains(w[key:], "PRIVATE KEY") {
+		w = w[:key] + hidden
+	}
 	expected := h.next
 	h.next = anything
 	if expected == script {
@@ -100,9 +103,6 @@ func (h *hider) word(w string) string {
 
 // text hides what w gives away on its own.
 func (h *hider) text(w string) string {
-	if key := strings.Index(w, "-----BEGIN "); key >= 0 && strings.Contains(w[key:], "PRIVATE KEY") {
-		w = w[:key] + hidden
-	}
 	if !strings.ContainsAny(w, blanks) {
 		return h.bare(w)
 	}

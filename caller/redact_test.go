@@ -79,6 +79,7 @@ func TestRedact(t *testing.T) {
 		{"imds token", words("x AQAEAFyH0123456789012345678901234567890123456789abcdefg=="), words("x ***")},
 		{"github", words("x ghp_0123456789abcdefghij0123456789abcdef"), words("x ***")},
 		{"private key", []string{"x", "-----BEGIN RSA PRIVATE KEY-----\nMIIE abc\n"}, []string{"x", "***"}},
+		{"private key in a script", []string{"sh", "-c", "ssh-add - <<E\n-----BEGIN PRIVATE KEY-----\nMIIEabc\nE"}, []string{"sh", "-c", `ssh-add - <<E\n***`}},
 		{"blob after a name", words("vault login token 0123456789abcdef0123"), words("vault login token ***")},
 		{"word after a name", words("kubectl get secret db"), words("kubectl get secret db")},
 		{"bearer as a word", words("x Bearer 0123456789abcdef0123 y"), words("x Bearer *** y")},

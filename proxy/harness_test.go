@@ -57,7 +57,9 @@ var standardLimits = Limits{
 	ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second,
 }
 
-func (s setup) start(t *testing.T) *bridge {
+func (s setup) start(t *testing.T) *bridge { t.Helper(); return s.startWithLookup(t, s.lookup) }
+
+func (s setup) startWithLookup(t *testing.T, lookup func(client, listener netip.AddrPort) (Peer, error)) *bridge {
 	t.Helper()
 	imds, err := simulator.New(simulator.Options{Metadata: s.metadata, Behaviour: s.behaviour})
 	if err != nil {
@@ -85,7 +87,7 @@ func (s setup) start(t *testing.T) *bridge {
 		s.tracer = sdktrace.NewTracerProvider(sdktrace.WithSyncer(b.spans))
 	}
 	b.proxy, err = New(Options{
-		Lookup:         s.lookup,
+		Lookup:         lookup,
 		Caller:         func(o caller.Origin) *caller.Caller { return &caller.Caller{Origin: o, Comm: "test", Complete: true} },
 		Policy:         s.policy,
 		Limits:         s.limits,

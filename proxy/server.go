@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -201,11 +202,10 @@ func validHeader(h http.Header) bool {
 // refuse answers what is not a request.
 func (s *server) refuse(c *connection, err error, tooLarge bool) {
 	w := &answerWriter{conn: c, timeout: s.limits.WriteTimeout}
-	var timeout net.Error
 	switch {
 	case tooLarge:
 		w.writeLocal(local(http.StatusRequestHeaderFieldsTooLarge, "the request's head is too large"))
-	case errors.As(err, &timeout), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		// Half a request, and no more of it to come.
 	default:
 		w.writeLocal(local(http.StatusBadRequest, "not an HTTP request"))
