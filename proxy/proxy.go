@@ -100,6 +100,16 @@ func (p *Proxy) Serve(l net.Listener) error {
 	return nil
 }
 
+// WarmUp fetches the bridge's own token, so that the first call to upgrade need not wait for it.
+// A policy that upgrades nothing needs none.
+func (p *Proxy) WarmUp(ctx context.Context) error {
+	if p.policy.Mode != policy.UpgradeCalls && p.policy.ContainersV1 != policy.Upgrade {
+		return nil
+	}
+	_, err := p.tokens.get(ctx, &Call{})
+	return err
+}
+
 // Shutdown stops accepting, waits for the calls under way until ctx ends, and reports what was
 // not reported yet.
 func (p *Proxy) Shutdown(ctx context.Context) error {

@@ -228,6 +228,14 @@ func (b *bridge) beat(hook *redirect.Redirect) {
 	}
 }
 
+// warmUp fetches the token that the first v1 call would else wait for, and says when IMDS cannot
+// be reached.
+func (b *bridge) warmUp(ctx context.Context) {
+	if err := b.proxy.WarmUp(ctx); err != nil && ctx.Err() == nil {
+		b.log.Warn("IMDS gives no session token: v1 calls cannot be upgraded yet (is HttpEndpoint enabled? is there a route to it? see upstream.ipv4)", "error", err.Error())
+	}
+}
+
 func (b *bridge) setReady() { b.ready.Store(true) }
 
 func (b *bridge) isReady() (ready bool, reason string) {

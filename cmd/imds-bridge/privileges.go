@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -64,6 +65,10 @@ func checkPrivileges() error {
 	return fmt.Errorf("root, but without %s: a container or unit takes it away; add it there", strings.Join(missing, " "))
 }
 
+// errCgo is returned by dropPrivileges in a build with cgo, where Go does not know all threads.
+// make build has none.
+var errCgo = errors.New("built with cgo: capabilities cannot be dropped")
+
 // dropPrivileges gives up, in every thread and for good, all capabilities but names that the
 // process has, and the way to get new ones.
 func dropPrivileges(names []string) error {
@@ -82,7 +87,9 @@ func dropPrivileges(names []string) error {
 		data[i].Permitted &= keep[i]
 		data[i].Inheritable = 0
 	}
-	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); errno != 0 {
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); errno == unix.ENOTSUP {
+		return errCgo
+	} else if errno != 0 {
 		return fmt.Errorf("set no_new_privs: %w", errno)
 	}
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)

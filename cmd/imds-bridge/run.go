@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -46,6 +48,8 @@ Telemetry is set up by the standard OTEL_* variables; without any, there are log
 				_, err := cmd.OutOrStdout().Write(c.YAML())
 				return err
 			}
+			// A reader of our log that goes away is no reason to end.
+			signal.Ignore(syscall.SIGPIPE)
 			return runBridge(cmd.Context(), c, cmd.ErrOrStderr())
 		},
 	}
@@ -76,16 +80,19 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 	if err := b.attach(); err != nil {
 		return err
 	}
-	if err := dropPrivileges(keptCapabilities); err != nil {
+	if err := dropPrivileges(keptCapabilities); errors.Is(err, errCgo) {
+		log.Warn(errCgo.Error())
+	} else if err != nil {
 		return err
 	}
-	if err := b.check.run(ctx, c.Upstream.IPv4); err != nil {
+	if err := b.check.run(ctx, b.cgroup.Path); err != nil {
 		return err
 	}
 	b.setReady()
 	notify(log, daemon.SdNotifyReady)
 	log.Info("ready", "redirector", "ebpf", "cgroup", b.cgroup.Path, "listen", c.Redirect.Listen.String(), "coverage_from", time.Now().UTC())
 
+	go b.warmUp(ctx)
 	select {
 	case <-ctx.Done():
 	case err = <-b.failed:
