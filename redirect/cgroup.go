@@ -10,42 +10,56 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Cgroup is a cgroup2 root to attach to.
-type Cgroup struct {
-	Path    string
-	mounted bool
-}
-
 // ErrNotCgroup2 is returned for a directory that is not of a cgroup2 hierarchy.
 var ErrNotCgroup2 = errors.New("not a cgroup2 directory")
 
-// FindCgroup finds the root of the cgroup2 hierarchy: where it is mounted (cgroup v2 and
-// hybrid hosts), or by mounting it at private, a directory that is made when missing
-// (hosts with cgroup v1 alone; needs CAP_SYS_ADMIN).
-func FindCgroup(private string) (Cgroup, error) {
+// Cgroup is a cgroup2 root to attach to.
+type Cgroup struct {
+	Path    string
+	private *os.File // a mount of our own, nil if there was one
+}
+
+// FindCgroup finds the root of the cgroup2 hierarchy: where it is mounted (cgroup v2 and hybrid
+// hosts), or by a mount of its own (hosts with cgroup v1 alone; needs CAP_SYS_ADMIN). That mount is
+// attached nowhere: it is gone with the process.
+func FindCgroup() (Cgroup, error) {
 	path, err := mountedCgroup2()
 	if err != nil || path != "" {
 		return Cgroup{Path: path}, err
 	}
-	if err := os.MkdirAll(private, 0o700); err != nil {
-		return Cgroup{}, fmt.Errorf("make mount point for cgroup2: %w", err)
+	private, err := mountCgroup2()
+	if err != nil {
+		return Cgroup{}, fmt.Errorf("no cgroup2 is mounted, and mounting one needs CAP_SYS_ADMIN (or mount it yourself and set redirect.cgroup): %w", err)
 	}
-	if err := unix.Mount("none", private, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return Cgroup{}, fmt.Errorf("no cgroup2 is mounted; mount one at %s (needs CAP_SYS_ADMIN; or mount it yourself and set redirect.cgroup): %w", private, err)
-	}
-	return Cgroup{Path: private, mounted: true}, nil
+	return Cgroup{Path: fmt.Sprintf("/proc/self/fd/%d", private.Fd()), private: private}, nil
 }
 
-// Close unmounts what FindCgroup mounted. It is idempotent.
+// Close gives up the mount that FindCgroup made. It is idempotent.
 func (c *Cgroup) Close() error {
-	if !c.mounted {
+	if c.private == nil {
 		return nil
 	}
-	c.mounted = false
-	if err := unix.Unmount(c.Path, unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("unmount %s: %w", c.Path, err)
+	err := c.private.Close()
+	c.private = nil
+	return err
+}
+
+// mountCgroup2 opens the root of a mount that is not part of any tree (fsmount, Linux 5.2).
+func mountCgroup2() (*os.File, error) {
+	fs, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup2: %w", err)
 	}
-	return nil
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, fmt.Errorf("create cgroup2: %w", err)
+	}
+	const attributes = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes)
+	if err != nil {
+		return nil, fmt.Errorf("mount cgroup2: %w", err)
+	}
+	return os.NewFile(uintptr(root), "cgroup2"), nil
 }
 
 // mountedCgroup2 returns the mount point of the cgroup2 root, or "" where there is none.

@@ -21,9 +21,6 @@ import (
 	"github.com/imds-bridge/imds-bridge/telemetry"
 )
 
-// privateCgroup is where a host without any cgroup2 mount gets one.
-const privateCgroup = "/run/imds-bridge/cgroup2"
-
 // bridge is what `run` puts together: listeners, proxy and hook, and how they meet.
 type bridge struct {
 	config    config.Config
@@ -71,7 +68,7 @@ func (b *bridge) findCgroup() (err error) {
 		b.cgroup.Path = b.config.Redirect.Cgroup
 		return nil
 	}
-	b.cgroup, err = redirect.FindCgroup(privateCgroup)
+	b.cgroup, err = redirect.FindCgroup()
 	return err
 }
 
