@@ -97,8 +97,10 @@ func (c *connection) limitHops(hops int) error {
 	return inner
 }
 
-// hold keeps the caller waiting for an answer until it gives up, or for so long.
+// hold keeps the caller waiting for an answer until it gives up, or for so long. What waits in
+// vain may be ended at any time.
 func (c *connection) hold(patience time.Duration) {
+	c.busy.Store(false)
 	c.SetReadDeadline(time.Now().Add(patience))
 	var b [64]byte
 	for {

@@ -171,7 +171,6 @@ func (s *server) serveConnection(c *connection) {
 // exchange answers one request. It returns false when the connection ends with it.
 func (s *server) exchange(c *connection, r *http.Request) (again bool) {
 	w := &answerWriter{conn: c, request: r, timeout: s.limits.WriteTimeout}
-	r.RemoteAddr = c.client.String()
 	if !validHeader(r.Header) {
 		w.writeLocal(local(http.StatusBadRequest, "a header's value has a control character"))
 		return false

@@ -31,7 +31,7 @@ func demoCommand() *cobra.Command {
 metadata service that requires IMDSv2 in one of them. There an unmodified curl makes
 an IMDSv1 call directly, then through the bridge, then from a container. It touches
 nothing of the host, and takes away what it made.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "text" && output != "json" {
 				return usage(fmt.Errorf("--output %s: want text or json", output))

@@ -58,12 +58,35 @@ which names the caller, upgrades IMDSv1 calls to IMDSv2 and reports each call as
 a log line, an OpenTelemetry trace and metrics.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return usage(unknownVerb(cmd, args[0]))
+		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see %s --help)", usage(err), cmd.CommandPath())
 	})
 	root.AddCommand(runCommand(), demoCommand(), simulateCommand(), versionCommand(), selfCheckCommand())
 	return root
+}
+
+func unknownVerb(root *cobra.Command, verb string) error {
+	root.SuggestionsMinimumDistance = 2
+	if near := root.SuggestionsFor(verb); len(near) > 0 {
+		return fmt.Errorf("unknown verb %q; did you mean %q? (see imds-bridge --help)", verb, near[0])
+	}
+	return fmt.Errorf("unknown verb %q (see imds-bridge --help)", verb)
+}
+
+// noArgs is for verbs that take flags alone.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage(fmt.Errorf("%s takes no argument %q (see %s --help)", cmd.Name(), args[0], cmd.CommandPath()))
+	}
+	return nil
 }
 
 // usage marks err as an error of usage without changing what it says.

@@ -38,7 +38,7 @@ Telemetry is set up by the standard OTEL_* variables; without any, there are log
   imds-bridge run --mode observe --log.level debug
   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 imds-bridge run
   imds-bridge run --print-config`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.Load(os.Environ(), cmd.Flags())
 			if err != nil {

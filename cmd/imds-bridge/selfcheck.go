@@ -126,7 +126,7 @@ func selfCheckCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    selfCheckVerb,
 		Hidden: true,
-		Args:   cobra.NoArgs,
+		Args:   noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			in := bufio.NewReader(cmd.InOrStdin())
 			ctx, cancel := context.WithTimeout(cmd.Context(), selfCheckChildPatience)

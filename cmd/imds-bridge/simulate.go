@@ -60,7 +60,7 @@ A line that starts with "listening on" is written to standard error once it serv
   # token requests that hang, until another process says otherwise
   imds-bridge simulate --drop hang --only token --control unix:/tmp/imds.sock
   curl --unix-socket /tmp/imds.sock -d '{"drop":""}' http://control/behaviour`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if flags.printTree {
 				_, err := cmd.OutOrStdout().Write(simulator.BuiltInYAML)
