@@ -47,6 +47,7 @@ type Redirect struct {
 	mu       sync.Mutex
 	detached bool
 	closed   bool
+	final    map[Outcome]uint64 // the counters at Close: the last export comes after it
 }
 
 // Attach puts the hook in place. The listeners must accept already, and the first calls may
@@ -217,6 +218,10 @@ func (r *Redirect) Close() error {
 		return nil
 	}
 	r.closed = true
+	if r.objects.Counters != nil {
+		final, countErr := r.counters()
+		r.final, err = final, errors.Join(err, countErr)
+	}
 	return errors.Join(err, closeLinks(r.links[:r.connect]), r.objects.Close())
 }
 

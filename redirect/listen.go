@@ -57,9 +57,16 @@ func listenError(at netip.AddrPort, err error) error {
 	return fmt.Errorf("listen on %s: %w", at, err)
 }
 
-// Close stops listening, then removes the address if Listen added it. It is idempotent.
+// Close stops listening, then removes the address if Listen added it. It is idempotent, and no
+// error after a Close of the embedded listener, which leaves the address to accepted connections.
 func (l *Listener) Close() error {
-	l.once.Do(func() { l.err = errors.Join(l.Listener.Close(), removeAddress(l.added)) })
+	l.once.Do(func() {
+		err := l.Listener.Close()
+		if errors.Is(err, net.ErrClosed) {
+			err = nil
+		}
+		l.err = errors.Join(err, removeAddress(l.added))
+	})
 	return l.err
 }
 

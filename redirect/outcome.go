@@ -29,8 +29,17 @@ func (o Outcome) Bypass() bool {
 	return false
 }
 
-// Counters says how often each outcome came about since [Attach].
+// Counters says how often each outcome came about since [Attach]; after Close, until then.
 func (r *Redirect) Counters() (map[Outcome]uint64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return r.final, nil
+	}
+	return r.counters()
+}
+
+func (r *Redirect) counters() (map[Outcome]uint64, error) {
 	counters := make(map[Outcome]uint64, len(outcomes))
 	for i, outcome := range outcomes {
 		var perCPU []uint64

@@ -67,7 +67,7 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 	if err != nil {
 		return usage(fmt.Errorf("set up telemetry: %w", err))
 	}
-	defer func() { err = errors.Join(err, flush(t)) }()
+	defer flush(t, logs)
 	log := t.Logger()
 	log.Info("starting", "version", version, "redirector", "ebpf", "mode", c.Mode, "containers_v1", c.Containers.V1, "containers_tokens", c.Containers.Tokens)
 
@@ -102,11 +102,14 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 	return errors.Join(err, b.drain())
 }
 
-// flush sends what telemetry is left, on time that the end of ctx does not cut short.
-func flush(t *telemetry.Telemetry) error {
+// flush sends what telemetry is left, on time that the end of the run does not cut short. A
+// collector that does not take it is no failure of the run.
+func flush(t *telemetry.Telemetry, logs io.Writer) {
 	ctx, cancel := context.WithTimeout(context.Background(), flushPatience)
 	defer cancel()
-	return t.Shutdown(ctx)
+	if err := t.Shutdown(ctx); err != nil {
+		slog.New(slog.NewJSONHandler(logs, nil)).Warn("telemetry was not all sent", "error", err.Error())
+	}
 }
 
 // notify tells systemd. Without systemd there is nobody to tell, which is no error.
