@@ -9,7 +9,7 @@ TOOL = go tool -modfile=$(CURDIR)/tools/go.mod
 # A package and the command or file that shows that it is there: see .ci/need.
 NEEDED_BY_DEMO := curl
 NEEDED_BY_TEST := $(NEEDED_BY_DEMO) gcc libc6-dev:/usr/include/stdlib.h jq iproute2:ip iptables \
-	docker.io:dockerd systemd:systemd-analyze default-jdk-headless:javac \
+	docker.io:dockerd systemd:systemd-analyze default-jdk-headless:javac nodejs:node npm \
 	python3-boto:/usr/lib/python3/dist-packages/boto python3-boto3:/usr/lib/python3/dist-packages/boto3
 NEEDED_BY_GENERATE := clang-19 llvm-19:llvm-strip-19
 NEEDED_BY_LINT := clang-format-19
@@ -48,4 +48,5 @@ lint: ## Check form, common mistakes and who imports whom
 
 bench: build ## Compare the bridge with nginx and haproxy, side by side
 	@.ci/need $(NEEDED_BY_BENCH)
-	cd e2e && go test -tags root -exec $(CURDIR)/.ci/root -timeout 30m -run '^$$' -bench . ./...
+	@cd e2e && go build -o ../bin/bench ./bench
+	@.ci/root bin/bench

@@ -16,8 +16,8 @@
 /* struct config: set by user space before load, constant afterwards. */
 struct config {
 	__u64 heartbeat_limit; /* ns; a bridge silent for longer gets no calls */
-	__u32 mark;	       /* SO_MARK of the bridge's own sockets */
-	__u32 netns;	       /* inode number of the bridge's network namespace */
+	__u32 mark;            /* SO_MARK of the bridge's own sockets */
+	__u32 netns;           /* inode number of the bridge's network namespace */
 	__u32 listen_ip4;      /* network byte order; 0: IPv4 is not redirected */
 	__u32 listen_ip6[4];   /* network byte order; 0: IPv6 is not redirected */
 	__u16 listen_port4;    /* network byte order */
@@ -32,19 +32,19 @@ struct connection {
 	__u64 socket_cookie;
 	__u64 netns_cookie;
 	__u64 cgroup_id;
-	__u64 started;	 /* ns since boot (CLOCK_BOOTTIME): start of the process */
-	__u64 exec_id;	 /* changes with every execve of the process */
+	__u64 started;   /* ns since boot (CLOCK_BOOTTIME): start of the process */
+	__u64 exec_id;   /* changes with every execve of the process */
 	__u64 connected; /* ns, CLOCK_MONOTONIC: when connect() was called */
 	__u32 tgid;
 	__u32 pid; /* the thread */
 	__u32 ppid;
 	__u32 uid;
 	__u32 gid;
-	__u32 netns;	       /* inode number of the socket's network namespace */
-	__u32 original_ip[4];  /* what the caller asked for */
-	__u16 original_port;   /* network byte order */
-	__u8 original_family;  /* of the socket: AF_INET or AF_INET6 */
-	__u8 ambiguous;	       /* another namespace holds the same endpoints */
+	__u32 netns;          /* inode number of the socket's network namespace */
+	__u32 original_ip[4]; /* what the caller asked for */
+	__u16 original_port;  /* network byte order */
+	__u8 original_family; /* of the socket: AF_INET or AF_INET6 */
+	__u8 ambiguous;       /* another namespace holds the same endpoints */
 	__u8 comm[COMM_LEN];
 	__u32 padding;
 };
@@ -62,23 +62,23 @@ struct endpoints {
 	__u32 listener_ip[4];
 	__u16 client_port;   /* host byte order */
 	__u16 listener_port; /* host byte order */
-	__u8 family;	     /* on the wire: AF_INET or AF_INET6 */
-	__u8 own_netns;	     /* 1: the bridge's own network namespace */
+	__u8 family;         /* on the wire: AF_INET or AF_INET6 */
+	__u8 own_netns;      /* 1: the bridge's own network namespace */
 	__u16 padding;
 };
 _Static_assert(sizeof(struct endpoints) == 40, "written by redirect/connection.go");
 
 /* enum outcome: what became of each connect() to IMDS; indexes of the map counters. */
 enum outcome {
-	OUTCOME_REDIRECTED,    /* sent to the bridge */
-	OUTCOME_EXEMPT,	       /* the bridge's own socket: unchanged */
-	OUTCOME_STALE,	       /* the bridge is silent: unchanged */
-	OUTCOME_NOT_TCP,       /* another protocol: unchanged */
-	OUTCOME_NO_LISTENER,   /* no listener for the address family: unchanged */
-	OUTCOME_NOT_RECORDED,  /* the caller could not be recorded: unchanged */
-	OUTCOME_JOINED,	       /* established, and found by its endpoints */
-	OUTCOME_NOT_JOINED,    /* established, but could not be recorded: the bridge refuses it */
-	OUTCOME_AMBIGUOUS,     /* established with endpoints that another namespace holds too */
-	OUTCOME_CLOSED,	       /* the record was removed with its socket */
+	OUTCOME_REDIRECTED,   /* sent to the bridge */
+	OUTCOME_EXEMPT,       /* the bridge's own socket: unchanged */
+	OUTCOME_STALE,        /* the bridge is silent: unchanged */
+	OUTCOME_NOT_TCP,      /* another protocol: unchanged */
+	OUTCOME_NO_LISTENER,  /* no listener for the address family: unchanged */
+	OUTCOME_NOT_RECORDED, /* the caller could not be recorded: unchanged */
+	OUTCOME_JOINED,       /* established, and found by its endpoints */
+	OUTCOME_NOT_JOINED,   /* established, but could not be recorded: the bridge refuses it */
+	OUTCOME_AMBIGUOUS,    /* established with endpoints that another namespace holds too */
+	OUTCOME_CLOSED,       /* the record was removed with its socket */
 	OUTCOME_COUNT,
 };

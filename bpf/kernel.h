@@ -61,7 +61,7 @@ struct bpf_sock {
 
 struct bpf_sock_addr {
 	__u32 user_family;
-	__u32 user_ip4;	   /* network byte order */
+	__u32 user_ip4;    /* network byte order */
 	__u32 user_ip6[4]; /* network byte order */
 	__u32 user_port;   /* network byte order */
 	__u32 family;

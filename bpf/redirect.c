@@ -9,7 +9,7 @@
  */
 #include "contract.h"
 
-#define IMDS_IP4 bpf_htonl(0xa9fea9fe) /* 169.254.169.254 */
+#define IMDS_IP4 bpf_htonl(0xa9fea9fe)   /* 169.254.169.254 */
 #define IMDS_IP6_0 bpf_htonl(0xfd000ec2) /* fd00:ec2::254 */
 #define IMDS_IP6_3 bpf_htonl(0x00000254)
 #define MAPPED_2 bpf_htonl(0x0000ffff) /* third word of ::ffff:0:0/96 */
@@ -345,8 +345,8 @@ int sock_ops(struct bpf_sock_ops *ctx)
 
 	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
 		/* From here on, so that a connect() that never gets through is forgotten too. */
-		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags |
-						       BPF_SOCK_OPS_STATE_CB_FLAG);
+		bpf_sock_ops_cb_flags_set(ctx,
+					  ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 		return 1;
 	}
 

@@ -2,6 +2,10 @@ package caller
 
 import "time"
 
+// Capabilities are what a [Reader] needs to read the program, the arguments and the namespaces of
+// other users' processes.
+var Capabilities = []string{"CAP_SYS_PTRACE"}
+
 // Origin is what the kernel recorded of a process when it called connect().
 type Origin struct {
 	// PID is the thread group, TID the thread that connected and PPID the parent's thread group, all

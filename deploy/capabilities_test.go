@@ -11,25 +11,30 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/imds-bridge/imds-bridge/caller"
 	"github.com/imds-bridge/imds-bridge/redirect"
 )
 
-// needed is what the redirector needs, and CAP_SYS_PTRACE: the caller's program, arguments and
-// namespaces are read from the /proc of other users' processes.
-var needed = sorted(append(slices.Clone(redirect.Capabilities), "CAP_SYS_PTRACE"))
+// needed is what the code says that it needs.
+var needed = sorted(slices.Concat(redirect.Capabilities, caller.Capabilities))
 
 func TestServiceHasTheNeededCapabilities(t *testing.T) {
 	t.Parallel()
-	unit := read(t, "systemd/imds-bridge.service")
 	for _, setting := range []string{"CapabilityBoundingSet", "AmbientCapabilities"} {
-		line := regexp.MustCompile(`(?m)^` + setting + `=(.*)$`).FindStringSubmatch(unit)
-		if line == nil {
-			t.Fatalf("no %s", setting)
-		}
-		if got := sorted(strings.Fields(line[1])); !slices.Equal(got, needed) {
+		if got := sorted(serviceSetting(t, setting)); !slices.Equal(got, needed) {
 			t.Errorf("%s=%v, want %v", setting, got, needed)
 		}
 	}
+}
+
+// serviceSetting returns the words of a setting of the unit.
+func serviceSetting(t *testing.T, name string) []string {
+	t.Helper()
+	line := regexp.MustCompile(`(?m)^` + name + `=(.*)$`).FindStringSubmatch(read(t, "systemd/imds-bridge.service"))
+	if line == nil {
+		t.Fatalf("no %s", name)
+	}
+	return strings.Fields(line[1])
 }
 
 func TestDaemonSetHasTheNeededCapabilities(t *testing.T) {

@@ -4,6 +4,7 @@ package deploy
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -24,19 +25,17 @@ type docker struct{ socket string }
 
 func startDocker(t *testing.T, l *lab.Lab) docker {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "docker") // t.TempDir is too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := tempDir(t)
 	d := docker{filepath.Join(dir, "docker.sock")}
 	cgroup := containersCgroup(t, l)
+	config := filepath.Join(dir, "daemon.json") // instead of the machine's
+	if err := os.WriteFile(config, fmt.Appendf(nil, `{"deprecated-key-path": %q}`, filepath.Join(dir, "key.json")), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var log bytes.Buffer
-	daemon := exec.Command("dockerd", "--host=unix://"+d.socket, "--data-root="+filepath.Join(dir, "data"),
+	// dockerd and containerd have files in /run whatever they are told.
+	daemon := exec.Command("sh", "-c", `mount -t tmpfs tmpfs /run && exec dockerd "$@"`, "dockerd",
+		"--config-file="+config, "--host=unix://"+d.socket, "--data-root="+filepath.Join(dir, "data"),
 		"--exec-root="+filepath.Join(dir, "exec"), "--pidfile="+filepath.Join(dir, "docker.pid"),
 		"--cgroup-parent="+cgroup, "--exec-opt=native.cgroupdriver=cgroupfs", "--storage-driver=vfs", "--log-level=warn",
 		"--bridge=none", "--iptables=false", "--ip-forward=false")
@@ -119,13 +118,4 @@ func (d docker) run(t *testing.T, args ...string) string {
 		t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return string(out)
-}
-
-func await(t *testing.T, what string, ready func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ready(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
 }

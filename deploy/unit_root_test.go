@@ -3,11 +3,15 @@
 package deploy
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestServiceIsVerifiedBySystemd(t *testing.T) {
@@ -28,4 +32,50 @@ func TestServiceIsVerifiedBySystemd(t *testing.T) {
 			t.Error(line)
 		}
 	}
+}
+
+// The service runs as a user of its own, with the capabilities of the unit alone.
+func TestServiceNeedsNoRoot(t *testing.T) {
+	l := simulatedInstance(t)
+	bridge := exec.Command(filepath.Join(buildContext(t), "bin/imds-bridge"), "run", "--redirect.cgroup="+l.Cgroup())
+	if !l.HasIPv6() {
+		bridge.Args = append(bridge.Args, "--redirect.listen6=")
+	}
+	const nobody = 65534
+	bridge.SysProcAttr = &syscall.SysProcAttr{
+		Credential:  &syscall.Credential{Uid: nobody, Gid: nobody},
+		AmbientCaps: serviceCapabilities(t),
+	}
+	var log bytes.Buffer
+	bridge.Stdout, bridge.Stderr = &log, &log
+	if err := l.Host().Start(bridge); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = bridge.Process.Signal(syscall.SIGTERM)
+		if err := bridge.Wait(); err != nil || t.Failed() {
+			t.Errorf("bridge: %v\n%s", err, &log)
+		}
+	})
+	awaitReady(t, l)
+	expectStatus(t, l, "200")
+}
+
+func serviceCapabilities(t *testing.T) []uintptr {
+	t.Helper()
+	bits := map[string]uintptr{
+		"CAP_BPF":        unix.CAP_BPF,
+		"CAP_NET_ADMIN":  unix.CAP_NET_ADMIN,
+		"CAP_PERFMON":    unix.CAP_PERFMON,
+		"CAP_SYS_PTRACE": unix.CAP_SYS_PTRACE,
+	}
+	var capabilities []uintptr
+	for _, name := range serviceSetting(t, "AmbientCapabilities") {
+		bit, ok := bits[name]
+		if !ok {
+			t.Fatalf("the unit has %s, which the test does not know", name)
+		}
+		capabilities = append(capabilities, bit)
+	}
+	return capabilities
 }

@@ -63,7 +63,7 @@ func (w *answerWriter) writeForeign() {
 
 func (w *answerWriter) writeOwn() {
 	fmt.Fprintf(w.buf, "HTTP/1.1 %d %s\r\n", w.status, http.StatusText(w.status))
-	w.header.Write(w.buf)
+	_ = w.header.Write(w.buf) // a buffer takes all
 	w.buf.WriteString("\r\n")
 }
 
@@ -103,9 +103,9 @@ func (w *answerWriter) writeLocal(resp *http.Response) {
 	}
 	w.WriteHeader(resp.StatusCode)
 	if w.request == nil || w.request.Method != http.MethodHead {
-		io.Copy(w.buf, resp.Body)
+		_, _ = io.Copy(w.buf, resp.Body) // from memory to memory
 	}
-	w.flush()
+	_ = w.flush() // a caller that is gone needs no answer
 }
 
 // discard leaves the caller without an answer: what the engine writes from now on goes nowhere.

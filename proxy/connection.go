@@ -42,8 +42,8 @@ func (p *Proxy) admit(raw net.Conn) *connection {
 	}
 	if !p.slots.take(c) {
 		p.metrics.turnedAway()
-		raw.Write(busyAnswer) // the close that follows says the same
-		raw.Close()
+		_, _ = raw.Write(busyAnswer) // the close that follows says the same
+		_ = raw.Close()
 		return nil
 	}
 	return c

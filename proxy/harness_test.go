@@ -48,6 +48,7 @@ type setup struct {
 	limits    Limits
 	upstream  Upstream
 	tracer    *sdktrace.TracerProvider
+	caller    func(caller.Origin) *caller.Caller
 }
 
 var upgradeHost = policy.Policy{Mode: policy.UpgradeCalls, ContainersV1: policy.Pass, ContainersTokens: policy.HopLimit}
@@ -86,9 +87,12 @@ func (s setup) startWithLookup(t *testing.T, lookup func(client, listener netip.
 	if s.tracer == nil {
 		s.tracer = sdktrace.NewTracerProvider(sdktrace.WithSyncer(b.spans))
 	}
+	if s.caller == nil {
+		s.caller = func(o caller.Origin) *caller.Caller { return &caller.Caller{Origin: o, Comm: "test", Complete: true} }
+	}
 	b.proxy, err = New(Options{
 		Lookup:         lookup,
-		Caller:         func(o caller.Origin) *caller.Caller { return &caller.Caller{Origin: o, Comm: "test", Complete: true} },
+		Caller:         s.caller,
 		Policy:         s.policy,
 		Limits:         s.limits,
 		Upstream:       s.upstream,

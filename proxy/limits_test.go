@@ -266,3 +266,24 @@ func (s *slots) len() int {
 	defer s.mu.Unlock()
 	return s.order.Len()
 }
+
+// TestFaultInOneCallLeavesTheOthers makes the naming of the first caller panic.
+func TestFaultInOneCallLeavesTheOthers(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Uint32
+	b := setup{metadata: required, caller: func(o caller.Origin) *caller.Caller {
+		if calls.Add(1) == 1 {
+			panic("fault")
+		}
+		return &caller.Caller{Origin: o}
+	}}.start(t)
+	if answer, err := trySend(b.addr, get("/"), 3*time.Second); answer != "" {
+		t.Errorf("answer %q, %v", answer, err)
+	}
+	if answer := send(t, b.addr, get("/latest/meta-data/instance-id")); statusOf(answer) != "200" {
+		t.Errorf("the next call got %q", answer)
+	}
+	if !strings.Contains(b.logs.String(), `"panic":"fault"`) {
+		t.Error("the fault is not in the log")
+	}
+}

@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +24,7 @@ type server struct {
 	limits Limits
 	slots  *slots
 	handle func(*answerWriter, *http.Request)
+	logger *slog.Logger
 
 	mu        sync.Mutex
 	listeners map[net.Listener]bool
@@ -35,8 +39,13 @@ type server struct {
 // workerPatience is how long a goroutine waits for another connection.
 const workerPatience = 2 * time.Second
 
-func newServer(limits Limits, slots *slots, handle func(*answerWriter, *http.Request)) *server {
-	return &server{limits: limits, slots: slots, handle: handle, listeners: map[net.Listener]bool{}, idle: make(chan *connection), quit: make(chan struct{})}
+func newServer(limits Limits, slots *slots, logger *slog.Logger, handle func(*answerWriter, *http.Request)) *server {
+	return &server{
+		limits: limits, slots: slots, logger: logger, handle: handle,
+		listeners: map[net.Listener]bool{},
+		idle:      make(chan *connection),
+		quit:      make(chan struct{}),
+	}
 }
 
 // serve takes connections that admit lets in, until l or the server is closed.
@@ -139,6 +148,7 @@ func (s *server) shutdown(ctx context.Context) error {
 // serveConnection answers the requests of one connection, one after the other.
 func (s *server) serveConnection(c *connection) {
 	defer c.Close()
+	defer s.survive()
 	// As much as a head may take: what is beyond is not read, and the head not parsed.
 	limited := &io.LimitedReader{R: c.Conn}
 	reader := readers.Get().(*bufio.Reader)
@@ -168,6 +178,13 @@ func (s *server) serveConnection(c *connection) {
 	}
 }
 
+// survive keeps a fault in the handling of one call from ending the bridge, and all others' calls.
+func (s *server) survive() {
+	if fault := recover(); fault != nil {
+		s.logger.Error("a call could not be served", "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+	}
+}
+
 // exchange answers one request. It returns false when the connection ends with it.
 func (s *server) exchange(c *connection, r *http.Request) (again bool) {
 	w := &answerWriter{conn: c, request: r, timeout: s.limits.WriteTimeout}
@@ -176,7 +193,9 @@ func (s *server) exchange(c *connection, r *http.Request) (again bool) {
 		return false
 	}
 	if strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
-		io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
+		if _, err := io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
+			return false
+		}
 		r.Header.Del("Expect")
 	}
 	s.handle(w, r)

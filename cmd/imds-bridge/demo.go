@@ -148,8 +148,8 @@ func serveMetadata(l *lab.Lab) (stop func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve the simulated metadata service: %w", err)
 	}
-	go sim.Serve(ln)
-	return func() { sim.Close() }, nil
+	go func() { _ = sim.Serve(ln) }() // it ends with Close
+	return func() { _ = sim.Close() }, nil
 }
 
 // demo is what the steps of the demo share.

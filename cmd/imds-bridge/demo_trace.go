@@ -50,8 +50,8 @@ func (s *spanSink) serve(n *lab.Namespace) (stop func(), err error) {
 		return nil, fmt.Errorf("receive traces: %w", err)
 	}
 	server := &http.Server{Handler: s, ReadHeaderTimeout: time.Second}
-	go server.Serve(ln)
-	return func() { server.Close() }, nil
+	go func() { _ = server.Serve(ln) }() // it ends with Close
+	return func() { _ = server.Close() }, nil
 }
 
 // ServeHTTP takes one export of spans.

@@ -77,7 +77,7 @@ func TestEveryVerbHasHelp(t *testing.T) {
 func TestBadCallsExitWithUsage(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
-		{"run", "--mode", "upgarde"},
+		{"run", "--mode", "upgrad"},
 		{"run", "--no-such-flag"},
 		{"run", "--config", "/no/such/file.yaml"},
 		{"simulate", "--http-tokens", "perhaps"},

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	// Root certificates for a collector with TLS, on hosts and in images that have none.
+	_ "golang.org/x/crypto/x509roots/fallback"
 )
 
 // Exit codes of every verb.

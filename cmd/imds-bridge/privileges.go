@@ -3,19 +3,20 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imds-bridge/imds-bridge/caller"
 	"github.com/imds-bridge/imds-bridge/redirect"
 )
 
-// Capabilities that `imds-bridge run` needs to start: those of the redirector, and
-// CAP_SYS_PTRACE to read the executable and the arguments of other users' processes.
+// neededCapabilities are what `imds-bridge run` needs to start.
 func neededCapabilities() []string {
-	return append([]string{"CAP_SYS_PTRACE"}, redirect.Capabilities...)
+	return slices.Concat(redirect.Capabilities, caller.Capabilities)
 }
 
 // keptCapabilities stay after the hook is attached: CAP_NET_ADMIN marks sockets and removes the

@@ -81,7 +81,7 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 		return err
 	}
 	if err := dropPrivileges(keptCapabilities); errors.Is(err, errCgo) {
-		log.Warn(errCgo.Error())
+		log.Warn("capabilities are kept", "error", err.Error())
 	} else if err != nil {
 		return err
 	}

@@ -106,7 +106,7 @@ func (s *selfCheck) fromChild(ctx context.Context, cgroup string) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start it: %w", err)
 	}
-	defer cmd.Wait()
+	defer func() { _ = cmd.Wait() }() // what it found out has arrived, or has not
 	defer in.Close() // the child ends with its input
 	var cookie uint64
 	if _, err := fmt.Fscanln(out, &cookie); err != nil {
@@ -143,8 +143,11 @@ func selfCheckCommand() *cobra.Command {
 				return err
 			}
 			defer c.Close()
-			in.ReadString('\n') // until the parent has seen it
-			return nil
+			_, err = in.ReadString('\n') // until the parent has seen it
+			if err == io.EOF {
+				return nil
+			}
+			return err
 		},
 	}
 }
