@@ -144,7 +144,7 @@ func selfCheckCommand() *cobra.Command {
 			}
 			defer c.Close()
 			_, err = in.ReadString('\n') // until the parent has seen it
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			return err
