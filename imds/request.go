@@ -91,11 +91,19 @@ func isVersion(s string) bool {
 
 // relayHeaders are what proxies add and what browsers send. Nothing that calls the service on
 // its own behalf has a reason to send one.
-var relayHeaders = []string{
+var relayHeaders = setOf(
 	HeaderForwardedFor, "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Server",
 	"X-Original-Forwarded-For", "Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip",
 	"True-Client-Ip", "Cf-Connecting-Ip", "Fastly-Client-Ip", "X-Envoy-External-Address", "X-Originating-Ip",
 	"Origin", "Referer", "Cookie", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-User",
+)
+
+func setOf(names ...string) map[string]bool {
+	set := make(map[string]bool, len(names))
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
 }
 
 // RelaySign returns the header that makes a request look relayed by a proxy or sent by a
@@ -105,12 +113,13 @@ func RelaySign(host string, h http.Header) string {
 	if !IsHost(host) {
 		return "Host"
 	}
-	for _, name := range relayHeaders {
-		if len(h[name]) > 0 {
-			return name
+	sign := ""
+	for name := range h {
+		if relayHeaders[name] && (sign == "" || name < sign) {
+			sign = name // of several always the same one
 		}
 	}
-	return ""
+	return sign
 }
 
 // hostNames resolve to the service inside a VPC.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -79,6 +80,30 @@ func (w *answerWriter) Write(p []byte) (int, error) {
 	}
 	w.buf.Write(p)
 	return len(p), w.flush()
+}
+
+// bodyChunk is how much of a body is taken at once, in bytes: all of what IMDS has.
+const bodyChunk = 32 << 10
+
+// ReadFrom sends a body. A short one goes out together with the head.
+func (w *answerWriter) ReadFrom(body io.Reader) (sent int64, err error) {
+	for {
+		if w.buf == nil {
+			w.buf = buffers.Get().(*bytes.Buffer)
+			w.buf.Reset()
+		}
+		n, err := w.buf.ReadFrom(io.LimitReader(body, bodyChunk))
+		sent += n
+		flushed := w.flush()
+		if err = errors.Join(err, flushed); err != nil {
+			// An answer that broke off: the caller sees it end too early, as it would have.
+			w.keep = false
+			return sent, err
+		}
+		if n < bodyChunk {
+			return sent, nil
+		}
+	}
 }
 
 // flush sends what is not sent yet.

@@ -41,9 +41,9 @@ type Leg struct {
 	Token      bool // fetches the bridge's own token
 	Start, End time.Time
 	Method     string
-	Address    string // host:port
-	Resends    int    // how often the request was sent before
-	Status     int    // 0 when there was no answer
+	Address    netip.AddrPort
+	Resends    int // how often the request was sent before
+	Status     int // 0 when there was no answer
 	Err        error
 }
 

@@ -62,6 +62,8 @@ type exchange struct {
 	writer *answerWriter
 	call   *Call
 	body   []byte
+
+	deadline time.Time // for the head of IMDS's answer
 }
 
 // serve is the handler of every request that could be parsed.
@@ -157,40 +159,39 @@ func (e *exchange) decide(*http.Request) *http.Response {
 
 // RoundTrip forwards the call: it is the engine's way to IMDS.
 func (e *exchange) RoundTrip(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
-	ctx, cancel := context.WithDeadline(r.Context(), e.call.Start.Add(e.proxy.upstream.timeout))
-	defer cancel()
+	e.deadline = e.call.Start.Add(e.proxy.upstream.Timeout)
 	if e.call.Decision.Verdict == policy.Upgrade {
-		return e.upgrade(ctx, r)
+		return e.upgrade(r)
 	}
-	return e.send(ctx, r, "")
+	return e.send(r, "")
 }
 
 // upgrade forwards with the bridge's token, and once more with a new one when IMDS does not
 // know it any longer.
-func (e *exchange) upgrade(ctx context.Context, r *http.Request) (*http.Response, error) {
-	token, err := e.proxy.tokens.get(ctx, e.call)
+func (e *exchange) upgrade(r *http.Request) (*http.Response, error) {
+	token, err := e.proxy.tokens.get(e.deadline, e.call)
 	if errors.Is(err, errNoTokens) {
 		// An endpoint without IMDSv2: the call is what it was.
-		return e.send(ctx, r, "")
+		return e.send(r, "")
 	}
 	if err != nil {
 		return nil, err
 	}
 	e.call.Upgraded = true
-	resp, err := e.send(ctx, r, token)
+	resp, err := e.send(r, token)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return resp, err
 	}
 	resp.Body.Close()
 	e.proxy.tokens.reject(token)
-	if token, err = e.proxy.tokens.get(ctx, e.call); err != nil {
+	if token, err = e.proxy.tokens.get(e.deadline, e.call); err != nil {
 		return nil, err
 	}
-	return e.send(ctx, r, token)
+	return e.send(r, token)
 }
 
-func (e *exchange) send(ctx context.Context, r *http.Request, token string) (*http.Response, error) {
-	answer, err := e.proxy.upstream.roundTrip(ctx, e.call, request{
+func (e *exchange) send(r *http.Request, token string) (*http.Response, error) {
+	answer, err := e.proxy.upstream.roundTrip(e.deadline, e.call, request{
 		method: r.Method,
 		target: r.RequestURI,
 		proto:  r.Proto,

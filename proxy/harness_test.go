@@ -78,8 +78,8 @@ func (s setup) startWithLookup(t *testing.T, lookup func(client, listener netip.
 	if s.limits == (Limits{}) {
 		s.limits = standardLimits
 	}
-	if s.upstream.IPv4 == "" {
-		s.upstream.IPv4 = b.imdsAddr
+	if !s.upstream.IPv4.IsValid() {
+		s.upstream.IPv4 = netip.MustParseAddrPort(b.imdsAddr)
 	}
 	if s.upstream.Timeout == 0 {
 		s.upstream.Timeout = 900 * time.Millisecond

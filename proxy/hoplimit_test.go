@@ -16,7 +16,7 @@ import (
 
 // received makes the bridge believe that IMDS's answers arrive with a hop limit.
 func received(hops int) Upstream {
-	return Upstream{WatchHopLimit: func(syscall.RawConn) (func() (int, error), error) {
+	return Upstream{WatchHopLimit: func(int) (func() (int, error), error) {
 		return func() (int, error) { return hops, nil }, nil
 	}}
 }

@@ -89,7 +89,7 @@ func TestUpstreamTrouble(t *testing.T) {
 	dead := listen(t)
 	dead.Close()
 	for name, s := range map[string]setup{
-		"down":                {upstream: Upstream{IPv4: dead.Addr().String()}},
+		"down":                {upstream: Upstream{IPv4: netip.MustParseAddrPort(dead.Addr().String())}},
 		"never answers":       {behaviour: simulator.Behaviour{Drop: "hang"}},
 		"closes":              {behaviour: simulator.Behaviour{Drop: "close"}},
 		"slow":                {behaviour: simulator.Behaviour{Delay: 3 * time.Second}},

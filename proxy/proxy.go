@@ -85,7 +85,7 @@ func New(o Options) (*Proxy, error) {
 		metrics: m,
 		reports: newReports(o),
 	}
-	p.upstream = newUpstream(o.Upstream)
+	p.upstream = &upstream{o.Upstream}
 	p.tokens = newTokens(p.upstream, m)
 	p.engine = p.newEngine()
 	p.server = newServer(o.Limits, p.slots, o.Logger, p.serve)
@@ -102,11 +102,11 @@ func (p *Proxy) Serve(l net.Listener) error {
 
 // WarmUp fetches the bridge's own token, so that the first call to upgrade need not wait for it.
 // A policy that upgrades nothing needs none.
-func (p *Proxy) WarmUp(ctx context.Context) error {
+func (p *Proxy) WarmUp() error {
 	if p.policy.Mode != policy.UpgradeCalls && p.policy.ContainersV1 != policy.Upgrade {
 		return nil
 	}
-	_, err := p.tokens.get(ctx, &Call{})
+	_, err := p.tokens.get(time.Now().Add(p.upstream.Timeout), &Call{})
 	return err
 }
 

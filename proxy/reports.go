@@ -4,12 +4,16 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/trace"
 )
 
 // reportsQueued bounds the calls that wait to be reported, and the traces that wait to be taken.
 const reportsQueued = 4096
+
+// tracesPatience bounds the wait at the end for an exporter that takes no more traces.
+const tracesPatience = time.Second
 
 // reports tells of calls after they were answered: as a trace and as a log line. It never holds
 // a call up: what finds no place is dropped and counted.
@@ -23,7 +27,9 @@ type reports struct {
 	calls  chan *Call
 	// A trace ends apart from its log line: an exporter whose queue is full holds up who ends a span.
 	traces chan []endedSpan
-	done   sync.WaitGroup
+	logged chan struct{} // closed when all calls are
+	traced chan struct{} // closed when all traces are ended
+	last   sync.Once     // guards the wait for traced
 }
 
 func newReports(o Options) *reports {
@@ -32,12 +38,14 @@ func newReports(o Options) *reports {
 		dropped: o.Dropped,
 		calls:   make(chan *Call, reportsQueued),
 		traces:  make(chan []endedSpan, reportsQueued),
+		logged:  make(chan struct{}),
+		traced:  make(chan struct{}),
 	}
 	if o.Tracing {
 		r.tracer = o.TracerProvider.Tracer("github.com/imds-bridge/imds-bridge/proxy")
 	}
-	r.done.Go(r.report)
-	r.done.Go(r.endTraces)
+	go r.report()
+	go r.endTraces()
 	return r
 }
 
@@ -56,6 +64,7 @@ func (r *reports) add(c *Call) {
 }
 
 func (r *reports) report() {
+	defer close(r.logged)
 	defer close(r.traces)
 	for c := range r.calls {
 		ctx := context.Background()
@@ -77,6 +86,7 @@ func (r *reports) trace(ctx context.Context, c *Call) context.Context {
 }
 
 func (r *reports) endTraces() {
+	defer close(r.traced)
 	for spans := range r.traces {
 		for _, s := range spans {
 			s.End(trace.WithTimestamp(s.at))
@@ -84,7 +94,8 @@ func (r *reports) endTraces() {
 	}
 }
 
-// close waits until all calls are reported, or until ctx ends.
+// close waits until all calls are logged, or until ctx ends. Traces that the exporter does not take
+// within a moment of that are dropped and counted: a collector that hangs is no failure of ours.
 func (r *reports) close(ctx context.Context) error {
 	r.mu.Lock()
 	if !r.closed {
@@ -92,12 +103,20 @@ func (r *reports) close(ctx context.Context) error {
 		close(r.calls)
 	}
 	r.mu.Unlock()
-	reported := make(chan struct{})
-	go func() { r.done.Wait(); close(reported) }()
 	select {
-	case <-reported:
-		return nil
+	case <-r.logged:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	r.last.Do(func() {
+		select {
+		case <-r.traced:
+		case <-time.After(tracesPatience):
+		case <-ctx.Done():
+		}
+		for range r.traces {
+			r.dropped("traces")
+		}
+	})
+	return nil
 }

@@ -1,11 +1,11 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -43,7 +43,8 @@ func newTokens(u *upstream, m *metrics) *tokens {
 }
 
 // get returns a token that IMDS should know. However many callers wait, it is fetched once.
-func (t *tokens) get(ctx context.Context, call *Call) (string, error) {
+// Nobody waits beyond deadline.
+func (t *tokens) get(deadline time.Time, call *Call) (string, error) {
 	t.mu.Lock()
 	token, now := t.token, time.Now()
 	fresh, usable := now.Before(t.renew), now.Before(t.expires)
@@ -55,6 +56,8 @@ func (t *tokens) get(ctx context.Context, call *Call) (string, error) {
 	if usable {
 		return token, nil // the next one is on its way
 	}
+	late := time.NewTimer(time.Until(deadline))
+	defer late.Stop()
 	select {
 	case r := <-fetched:
 		if r.Err != nil {
@@ -64,8 +67,8 @@ func (t *tokens) get(ctx context.Context, call *Call) (string, error) {
 		// The fetch belongs on the trace of every call that waited for it.
 		call.Legs = append(call.Legs, f.legs...)
 		return f.token, nil
-	case <-ctx.Done():
-		return "", fmt.Errorf("wait for a session token: %w", ctx.Err())
+	case <-late.C:
+		return "", fmt.Errorf("wait for a session token: %w", os.ErrDeadlineExceeded)
 	}
 }
 
@@ -86,11 +89,9 @@ type fetch struct {
 // fetch asks for a token of the longest life, on nobody's time but its own: the caller that
 // happened to start it may go away.
 func (t *tokens) fetch(call *Call) (fetch, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), t.upstream.timeout)
-	defer cancel()
 	own := &Call{Peer: call.Peer} // the address family of the call, nothing else of it
 	asked := time.Now()
-	answer, err := t.upstream.roundTrip(ctx, own, request{
+	answer, err := t.upstream.roundTrip(asked.Add(t.upstream.Timeout), own, request{
 		method: http.MethodPut,
 		target: imds.TokenPath,
 		proto:  "HTTP/1.1",

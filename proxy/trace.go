@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"path"
 	"strconv"
@@ -198,15 +197,14 @@ func startLeg(ctx context.Context, tracer trace.Tracer, c *Call, leg *Leg) ended
 		start = c.Start // a token fetch that another call had begun
 	}
 	_, span := tracer.Start(ctx, spanName(knownMethod(leg.Method), route), trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(start))
-	host, port, _ := net.SplitHostPort(leg.Address)
-	number, _ := strconv.Atoi(port)
+	host, port := leg.Address.Addr().String(), int(leg.Address.Port())
 	span.SetAttributes(
 		semconv.HTTPRequestMethodKey.String(knownMethod(leg.Method)),
 		semconv.ServerAddress(host),
-		semconv.ServerPort(number),
+		semconv.ServerPort(port),
 		semconv.NetworkPeerAddress(host),
-		semconv.NetworkPeerPort(number),
-		semconv.URLFull("http://"+leg.Address+shorten(leg.path(c))),
+		semconv.NetworkPeerPort(port),
+		semconv.URLFull("http://"+leg.Address.String()+shorten(leg.path(c))),
 		attribute.Bool("imds.token_fetch", leg.Token),
 	)
 	if leg.Resends > 0 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -103,7 +104,7 @@ func TestTokenThatIsNeverGoodIsRetriedOnce(t *testing.T) {
 		}
 		return "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 	})
-	b := setup{upstream: Upstream{IPv4: endpoint.addr}}.start(t)
+	b := setup{upstream: Upstream{IPv4: netip.MustParseAddrPort(endpoint.addr)}}.start(t)
 	if answer := send(t, b.addr, get("/latest/meta-data/instance-id")); statusOf(answer) != "401" {
 		t.Errorf("answer: %q", answer)
 	}
@@ -122,7 +123,7 @@ func TestTokenIsRenewedBeforeItEnds(t *testing.T) {
 		}
 		return "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 	})
-	b := setup{upstream: Upstream{IPv4: endpoint.addr}}.start(t)
+	b := setup{upstream: Upstream{IPv4: netip.MustParseAddrPort(endpoint.addr)}}.start(t)
 	for start := time.Now(); time.Since(start) < 2500*time.Millisecond; time.Sleep(20 * time.Millisecond) {
 		if answer := send(t, b.addr, get("/latest/meta-data/instance-id")); statusOf(answer) != "200" {
 			t.Fatalf("answer: %q", answer)
@@ -142,7 +143,7 @@ func TestEndpointWithoutTokens(t *testing.T) {
 		}
 		return "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nv1"
 	})
-	b := setup{upstream: Upstream{IPv4: endpoint.addr}}.start(t)
+	b := setup{upstream: Upstream{IPv4: netip.MustParseAddrPort(endpoint.addr)}}.start(t)
 	if answer := send(t, b.addr, get("/latest/meta-data/instance-id")); !strings.HasSuffix(answer, "v1") {
 		t.Errorf("answer: %q", answer)
 	}

@@ -3,14 +3,12 @@ package proxy
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/imds-bridge/imds-bridge/imds"
@@ -18,12 +16,12 @@ import (
 
 // Upstream says where IMDS is and how to reach it.
 type Upstream struct {
-	IPv4, IPv6 string        // host:port; calls go to the family that their caller asked for
-	Timeout    time.Duration // from the request to the head of its answer, token fetch included
-	// Control prepares a socket before it connects, so that the hook leaves it alone.
-	Control func(network, address string, c syscall.RawConn) error
+	IPv4, IPv6 netip.AddrPort // calls go to the family that their caller asked for
+	Timeout    time.Duration  // from the request to the head of its answer, token fetch included
+	// Prepare is given a socket before it connects, to make the hook leave it alone.
+	Prepare func(fd int) error
 	// WatchHopLimit notes the hop limit of the answers on a socket. Optional.
-	WatchHopLimit func(syscall.RawConn) (func() (int, error), error)
+	WatchHopLimit func(fd int) (func() (int, error), error)
 }
 
 // bodyTimeout bounds the wait for the rest of an answer whose head has come.
@@ -31,21 +29,7 @@ const bodyTimeout = 5 * time.Second
 
 // upstream sends one request per connection to a fixed address: IMDS closes every connection,
 // and what a general client does beyond that costs more than the request.
-type upstream struct {
-	ipv4, ipv6 string
-	timeout    time.Duration
-	dialer     net.Dialer
-	watch      func(syscall.RawConn) (func() (int, error), error)
-}
-
-func newUpstream(o Upstream) *upstream {
-	return &upstream{
-		ipv4: o.IPv4, ipv6: o.IPv6,
-		timeout: o.Timeout,
-		dialer:  net.Dialer{Control: o.Control, KeepAlive: -1},
-		watch:   o.WatchHopLimit,
-	}
-}
+type upstream struct{ Upstream }
 
 // request is what goes upstream: the caller's, but for the token.
 type request struct {
@@ -61,11 +45,11 @@ type request struct {
 // 1, the least that IMDS can be set to.
 type hopLimit func() int
 
-func (u *upstream) address(c *Call) string {
+func (u *upstream) address(c *Call) netip.AddrPort {
 	if a := c.Peer.Original.Addr().Unmap(); a.Is6() {
-		return u.ipv6
+		return u.IPv6
 	}
-	return u.ipv4
+	return u.IPv4
 }
 
 // upstreamAnswer is an answer of IMDS, and how it came. Closing its body closes the connection.
@@ -75,8 +59,8 @@ type upstreamAnswer struct {
 	hopLimit hopLimit
 }
 
-// roundTrip returns the answer as soon as its head is there.
-func (u *upstream) roundTrip(ctx context.Context, call *Call, r request) (_ upstreamAnswer, err error) {
+// roundTrip returns the answer as soon as its head is there, until deadline.
+func (u *upstream) roundTrip(deadline time.Time, call *Call, r request) (_ upstreamAnswer, err error) {
 	leg := Leg{
 		Token: r.own, Start: time.Now(), Method: r.method,
 		Address: u.address(call), Resends: call.resends(r.own),
@@ -85,29 +69,25 @@ func (u *upstream) roundTrip(ctx context.Context, call *Call, r request) (_ upst
 		leg.End, leg.Err = time.Now(), err
 		call.Legs = append(call.Legs, leg)
 	}()
-	conn, err := u.dialer.DialContext(ctx, "tcp", leg.Address)
+	a, err := u.exchange(leg.Address, deadline, r)
 	if err != nil {
-		return upstreamAnswer{}, err
-	}
-	a, err := u.exchange(ctx, conn, r)
-	if err != nil {
-		conn.Close()
 		return upstreamAnswer{}, fmt.Errorf("%s: %w", leg.Address, err)
 	}
 	leg.Status = a.StatusCode
 	return a, nil
 }
 
-func (u *upstream) exchange(ctx context.Context, conn net.Conn, r request) (a upstreamAnswer, err error) {
+func (u *upstream) exchange(to netip.AddrPort, deadline time.Time, r request) (a upstreamAnswer, err error) {
 	a.hopLimit = func() int { return 1 }
-	if r.watch && u.watch != nil {
-		if a.hopLimit, err = u.startWatch(conn); err != nil {
-			return a, err
+	conn, err := dial(to, deadline, func(fd int) error { return u.prepare(fd, &r, &a) })
+	if err != nil {
+		return a, err
+	}
+	defer func() {
+		if err != nil {
+			conn.Close()
 		}
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		conn.SetDeadline(deadline)
-	}
+	}()
 	if err := r.send(conn); err != nil {
 		return a, err
 	}
@@ -120,9 +100,31 @@ func (u *upstream) exchange(ctx context.Context, conn net.Conn, r request) (a up
 		readers.Put(reader)
 		return a, err
 	}
-	conn.SetDeadline(time.Now().Add(bodyTimeout))
 	a.Body = &upstreamBody{ReadCloser: a.Body, conn: conn, reader: reader}
-	return a, nil
+	return a, conn.SetDeadline(time.Now().Add(bodyTimeout))
+}
+
+// prepare readies a socket before it connects.
+func (u *upstream) prepare(fd int, r *request, a *upstreamAnswer) error {
+	if u.Prepare != nil {
+		if err := u.Prepare(fd); err != nil {
+			return err
+		}
+	}
+	if !r.watch || u.WatchHopLimit == nil {
+		return nil
+	}
+	read, err := u.WatchHopLimit(fd)
+	if err != nil {
+		return err
+	}
+	a.hopLimit = func() int {
+		if hops, err := read(); err == nil && hops > 0 {
+			return hops
+		}
+		return 1
+	}
+	return nil
 }
 
 // peekHead copies the head of an answer without taking it from the reader. One that does not
@@ -142,23 +144,6 @@ func peekHead(reader *bufio.Reader) ([]byte, error) {
 	}
 }
 
-func (u *upstream) startWatch(conn net.Conn) (hopLimit, error) {
-	raw, err := conn.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	read, err := u.watch(raw)
-	if err != nil {
-		return nil, err
-	}
-	return func() int {
-		if hops, err := read(); err == nil && hops > 0 {
-			return hops
-		}
-		return 1
-	}, nil
-}
-
 // resends counts the requests that went upstream for this call before, fetches of the bridge's
 // own token apart from the call itself.
 func (c *Call) resends(own bool) (n int) {
@@ -176,7 +161,7 @@ var (
 )
 
 // send writes the request at once.
-func (r *request) send(conn net.Conn) error {
+func (r *request) send(conn io.Writer) error {
 	buf := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(buf)
 	buf.Reset()
@@ -185,7 +170,8 @@ func (r *request) send(conn net.Conn) error {
 	return err
 }
 
-// write puts the request into its wire form, adding nothing of our own but the token.
+// write puts the request into its wire form. It adds nothing but the token, and leaves out nothing
+// but the context of a trace.
 func (r *request) write(b *bytes.Buffer) {
 	b.WriteString(r.method)
 	b.WriteByte(' ')
@@ -197,8 +183,11 @@ func (r *request) write(b *bytes.Buffer) {
 		writeHeader(b, "Host", r.host)
 	}
 	for name, values := range r.header {
-		if name == "Content-Length" {
+		switch name {
+		case "Content-Length":
 			continue // as counted, below
+		case "Traceparent", "Tracestate", "Baggage":
+			continue // of a trace that does not go on into IMDS
 		}
 		for _, v := range values {
 			writeHeader(b, name, v)
@@ -224,7 +213,7 @@ func writeHeader(b *bytes.Buffer, name, value string) {
 // upstreamBody is the body of an answer, and the connection that it comes on.
 type upstreamBody struct {
 	io.ReadCloser
-	conn   net.Conn
+	conn   io.Closer
 	reader *bufio.Reader
 }
 

@@ -3,6 +3,7 @@ package redirect
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -46,16 +47,16 @@ func (c *Cgroup) Close() error {
 
 // mountCgroup2 opens the root of a mount that is not part of any tree (fsmount, Linux 5.2).
 func mountCgroup2() (*os.File, error) {
-	fs, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
+	files, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("open cgroup2: %w", err)
 	}
-	defer unix.Close(fs)
-	if err := unix.FsconfigCreate(fs); err != nil {
+	defer unix.Close(files)
+	if err := unix.FsconfigCreate(files); err != nil {
 		return nil, fmt.Errorf("create cgroup2: %w", err)
 	}
 	const attributes = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
-	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes)
+	root, err := unix.Fsmount(files, unix.FSMOUNT_CLOEXEC, attributes)
 	if err != nil {
 		return nil, fmt.Errorf("mount cgroup2: %w", err)
 	}
@@ -70,21 +71,25 @@ func mountedCgroup2() (string, error) {
 	}
 	partial := ""
 	for _, m := range mounts {
-		if m.FSType != "cgroup2" {
+		if m.FSType != "cgroup2" || !isCgroup2(m.MountPoint) { // another mount may hide it
 			continue
 		}
-		// In a cgroup namespace of its own a container sees its cgroup as the root, and would
-		// redirect nobody but itself: its parent shows as "..".
-		if m.Root != "/" {
-			partial = m.MountPoint
-			continue
+		// A container with a cgroup namespace of its own sees its cgroup as the root, and would
+		// redirect nobody but itself. Only the true root is without a type.
+		if _, err := os.Stat(filepath.Join(m.MountPoint, "cgroup.type")); errors.Is(err, fs.ErrNotExist) {
+			return filepath.Clean(m.MountPoint), nil
 		}
-		return filepath.Clean(m.MountPoint), nil
+		partial = m.MountPoint
 	}
 	if partial != "" {
 		return "", fmt.Errorf("cgroup2 at %s is not the host's root: mount the host's /sys/fs/cgroup into the container, or set redirect.cgroup", partial)
 	}
 	return "", nil
+}
+
+func isCgroup2(path string) bool {
+	var s unix.Statfs_t
+	return unix.Statfs(path, &s) == nil && s.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
 func checkCgroup2(dir *os.File) error {

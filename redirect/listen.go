@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -41,7 +42,30 @@ func Listen(ctx context.Context, at netip.AddrPort) (*Listener, error) {
 	if err != nil {
 		return nil, errors.Join(listenError(at, err), removeAddress(added))
 	}
+	if err := refuseFastOpen(l); err != nil {
+		return nil, errors.Join(err, l.Close(), removeAddress(added))
+	}
 	return &Listener{Listener: l, added: added}, nil
+}
+
+// refuseFastOpen keeps accept from returning a connection before the caller's end is established,
+// and so recorded: the host may have TCP Fast Open switched on for all listeners.
+func refuseFastOpen(l net.Listener) error {
+	c, err := l.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := c.Control(func(fd uintptr) {
+		// After listen(2), which sets it by net.ipv4.tcp_fastopen.
+		inner = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 0)
+	}); err != nil {
+		return err
+	}
+	if inner != nil {
+		return fmt.Errorf("switch off TCP Fast Open: %w", inner)
+	}
+	return nil
 }
 
 // HasIPv6 tells whether lo can have IPv6 addresses in this network namespace.
@@ -138,9 +162,14 @@ func findAddress(a netip.Addr) (*netlink.Addr, error) {
 	return nil, nil
 }
 
+// removeAddress leaves an address where another bridge listens: one that was here first, or one
+// that takes over.
 func removeAddress(own *netlink.Addr) error {
 	if own == nil {
 		return nil
+	}
+	if used, err := hasListener(own.IP); used || err != nil {
+		return err
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -151,4 +180,18 @@ func removeAddress(own *netlink.Addr) error {
 		return fmt.Errorf("remove %s from lo: %w", own.IP, err)
 	}
 	return nil
+}
+
+func hasListener(ip net.IP) (bool, error) {
+	family := uint8(unix.AF_INET)
+	if ip.To4() == nil {
+		family = unix.AF_INET6
+	}
+	sockets, err := netlink.SocketDiagTCP(family)
+	if err != nil {
+		return false, fmt.Errorf("list listeners: %w", err)
+	}
+	return slices.ContainsFunc(sockets, func(s *netlink.Socket) bool {
+		return s.State == netlink.TCP_LISTEN && s.ID.Source.Equal(ip)
+	}), nil
 }

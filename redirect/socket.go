@@ -3,40 +3,29 @@ package redirect
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
 // Exempt marks a socket as the bridge's own before it connects, so that the hook leaves it
-// alone. It has the form of net.Dialer.Control, and needs CAP_NET_ADMIN.
-func Exempt(mark uint32) func(network, address string, c syscall.RawConn) error {
-	return func(_, _ string, c syscall.RawConn) error {
-		return control(c, func(fd int) error {
-			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
-				return fmt.Errorf("mark own socket: %w", err)
-			}
-			return nil
-		})
+// alone. It needs CAP_NET_ADMIN.
+func Exempt(fd int, mark uint32) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
+		return fmt.Errorf("mark own socket: %w", err)
 	}
+	return nil
 }
 
-// WatchHopLimit notes the hop limit with which the other end of c sends its answers. The
+// WatchHopLimit notes the hop limit with which the other end of a socket sends its answers. The
 // returned function reads it, 0 when no answer has come, and ends the watch.
-func (r *Redirect) WatchHopLimit(c syscall.RawConn) (hopLimit func() (int, error), err error) {
-	var cookie uint64
-	err = control(c, func(fd int) (err error) {
-		if cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
-			return fmt.Errorf("read socket cookie: %w", err)
-		}
-		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, r.objects.HopLimit.FD()); err != nil {
-			return fmt.Errorf("watch hop limit: %w", err)
-		}
-		return nil
-	})
+func (r *Redirect) WatchHopLimit(fd int) (hopLimit func() (int, error), err error) {
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read socket cookie: %w", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, r.objects.HopLimit.FD()); err != nil {
+		return nil, fmt.Errorf("watch hop limit: %w", err)
 	}
 	return func() (int, error) {
 		var ttl uint32
@@ -46,12 +35,4 @@ func (r *Redirect) WatchHopLimit(c syscall.RawConn) (hopLimit func() (int, error
 		}
 		return int(ttl), err
 	}, nil
-}
-
-func control(c syscall.RawConn, f func(fd int) error) error {
-	var inner error
-	if err := c.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
-		return err
-	}
-	return inner
 }

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/imds-bridge/imds-bridge/admin"
@@ -96,10 +95,10 @@ func (b *bridge) newProxy() error {
 			IdleTimeout:          c.Limits.IdleTimeout,
 		},
 		Upstream: proxy.Upstream{
-			IPv4:          c.Upstream.IPv4.String(),
-			IPv6:          c.Upstream.IPv6.String(),
+			IPv4:          c.Upstream.IPv4,
+			IPv6:          c.Upstream.IPv6,
 			Timeout:       c.Upstream.Timeout,
-			Control:       redirect.Exempt(uint32(c.Redirect.Mark)),
+			Prepare:       func(fd int) error { return redirect.Exempt(fd, uint32(c.Redirect.Mark)) },
 			WatchHopLimit: b.watchHopLimit,
 		},
 		Logger:         b.log,
@@ -228,8 +227,8 @@ func (b *bridge) beat(hook *redirect.Redirect) {
 
 // warmUp fetches the token that the first v1 call would else wait for, and says when IMDS cannot
 // be reached.
-func (b *bridge) warmUp(ctx context.Context) {
-	if err := b.proxy.WarmUp(ctx); err != nil && ctx.Err() == nil {
+func (b *bridge) warmUp() {
+	if err := b.proxy.WarmUp(); err != nil {
 		b.log.Warn("IMDS gives no session token: v1 calls cannot be upgraded yet (is HttpEndpoint enabled? is there a route to it? see upstream.ipv4)", "error", err.Error())
 	}
 }
@@ -253,12 +252,12 @@ func (b *bridge) drain() error {
 }
 
 // watchHopLimit reads hop limits with a program of the hook.
-func (b *bridge) watchHopLimit(c syscall.RawConn) (func() (int, error), error) {
+func (b *bridge) watchHopLimit(fd int) (func() (int, error), error) {
 	hook := b.hook.Load()
 	if hook == nil {
 		return nil, redirect.ErrNoRecord
 	}
-	return hook.WatchHopLimit(c)
+	return hook.WatchHopLimit(fd)
 }
 
 // close undoes what newBridge and attach did, as far as they came.

@@ -92,7 +92,7 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 	notify(log, daemon.SdNotifyReady)
 	log.Info("ready", "redirector", "ebpf", "cgroup", b.cgroup.Path, "listen", c.Redirect.Listen.String(), "coverage_from", time.Now().UTC())
 
-	go b.warmUp(ctx)
+	go b.warmUp()
 	select {
 	case <-ctx.Done():
 	case err = <-b.failed:

@@ -107,7 +107,7 @@ func (s *selfCheck) fromChild(ctx context.Context, cgroup string) error {
 		return fmt.Errorf("start it: %w", err)
 	}
 	defer func() { _ = cmd.Wait() }() // what it found out has arrived, or has not
-	defer in.Close() // the child ends with its input
+	defer in.Close()                  // the child ends with its input
 	var cookie uint64
 	if _, err := fmt.Fscanln(out, &cookie); err != nil {
 		return fmt.Errorf("read its socket: %w", err)
