@@ -138,7 +138,11 @@ func (r *Reader) Caller(o Origin) *Caller {
 // meanwhile share the one read.
 func (r *Reader) fly(key image, o Origin) <-chan singleflight.Result {
 	return r.flights.DoChan(key.String(), func() (any, error) {
-		r.reads <- struct{}{}
+		select {
+		case r.reads <- struct{}{}:
+		case <-time.After(patience):
+			return r.recorded(o), nil // /proc hangs: not one more goroutine for it
+		}
 		defer func() { <-r.reads }()
 		if known, ok := r.known.Peek(key); ok && !known.old() {
 			return known.caller, nil // read between our look and this flight

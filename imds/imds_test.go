@@ -74,7 +74,7 @@ func TestCanonical(t *testing.T) {
 	}
 	for _, target := range []string{
 		"", "*", "latest", "http://169.254.169.254/", "/latest/../user-data", "/latest/./x", "/%2e%2e/x",
-		"/latest/%zz", "/latest/%", "/latest/\x00", "/latest/%0a", "/latest\\user-data", "/latest/..",
+		"/latest/%zz", "/latest/%", "/latest/\x00", "/latest/%0a", "/latest\\user-data", "/latest/..", "/latest/user-data#x", "/latest/user-data;x",
 	} {
 		if got, err := Canonical(target); err == nil {
 			t.Errorf("Canonical(%q) = %q, want a refusal", target, got)
@@ -130,6 +130,12 @@ func TestRelaySign(t *testing.T) {
 		{"169.254.169.254", "referer", "Referer"},
 		{"169.254.169.254", "sec-fetch-site", "Sec-Fetch-Site"},
 		{"169.254.169.254", "cookie", "Cookie"},
+		{"169.254.169.254", "x-forwarded", "X-Forwarded"},
+		{"169.254.169.254", "x-forwarded-by", "X-Forwarded-By"},
+		{"169.254.169.254", "sec-ch-ua", "Sec-Ch-Ua"},
+		{"169.254.169.254", "upgrade-insecure-requests", "Upgrade-Insecure-Requests"},
+		{"169.254.169.254", "x-amzn-trace-id", "X-Amzn-Trace-Id"},
+		{"169.254.169.254", "x-amz-date", ""},
 	} {
 		h := http.Header{}
 		h.Set(c.header, "x")

@@ -14,10 +14,10 @@ var ErrPath = errors.New("request target has no canonical path")
 // out, the query left out. Policy is decided on it; what is forwarded is the target as it came.
 //
 // It refuses what the service might read in more than one way: dot segments, control
-// characters, backslashes, broken escapes, and targets that are not a path.
+// characters, backslashes, broken escapes, bare "#" and ";", and targets that are not a path.
 func Canonical(target string) (string, error) {
 	path, _, _ := strings.Cut(target, "?")
-	if !strings.HasPrefix(path, "/") {
+	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "#;") {
 		return "", ErrPath
 	}
 	if strings.Contains(path, "%") {

@@ -90,12 +90,16 @@ func isVersion(s string) bool {
 }
 
 // relayHeaders are what proxies add and what browsers send. Nothing that calls the service on
-// its own behalf has a reason to send one.
-var relayHeaders = setOf(
-	HeaderForwardedFor, "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Server",
-	"X-Original-Forwarded-For", "Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip",
-	"True-Client-Ip", "Cf-Connecting-Ip", "Fastly-Client-Ip", "X-Envoy-External-Address", "X-Originating-Ip",
-	"Origin", "Referer", "Cookie", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-User",
+// its own behalf has a reason to send one. Names that begin with one of relayPrefixes are too.
+var (
+	relayHeaders = setOf(
+		"Forwarded", "Via", "X-Original-Forwarded-For", "X-Original-Url", "X-Rewrite-Url", "X-Real-Ip",
+		"Client-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "Fastly-Client-Ip",
+		"X-Originating-Ip", "X-Remote-Ip", "X-Remote-Addr", "X-Amzn-Trace-Id", "X-Varnish", "Cdn-Loop",
+		"Max-Forwards", "Proxy-Connection", "Proxy-Authorization",
+		"Origin", "Referer", "Cookie", "Upgrade-Insecure-Requests", "Purpose", "Service-Worker", "Dnt",
+	)
+	relayPrefixes = []string{"X-Forwarded", "X-Envoy-", "X-Amz-Cf-", "Cf-", "Sec-"}
 )
 
 func setOf(names ...string) map[string]bool {
@@ -104,6 +108,18 @@ func setOf(names ...string) map[string]bool {
 		set[name] = true
 	}
 	return set
+}
+
+func isRelayHeader(name string) bool {
+	if relayHeaders[name] {
+		return true
+	}
+	for _, prefix := range relayPrefixes {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // RelaySign returns the header that makes a request look relayed by a proxy or sent by a
@@ -115,7 +131,7 @@ func RelaySign(host string, h http.Header) string {
 	}
 	sign := ""
 	for name := range h {
-		if relayHeaders[name] && (sign == "" || name < sign) {
+		if isRelayHeader(name) && (sign == "" || name < sign) {
 			sign = name // of several always the same one
 		}
 	}

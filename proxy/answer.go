@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -68,8 +69,16 @@ func (w *answerWriter) writeOwn() {
 	w.buf.WriteString("\r\n")
 }
 
+// noBody tells that the request asked for a head alone.
+func (w *answerWriter) noBody() bool {
+	return w.request != nil && w.request.Method == http.MethodHead
+}
+
 // Write sends p after the head.
 func (w *answerWriter) Write(p []byte) (int, error) {
+	if w.noBody() {
+		return len(p), w.flush()
+	}
 	if w.buf == nil {
 		w.conn.SetWriteDeadline(time.Now().Add(w.timeout))
 		n, err := w.conn.Write(p)
@@ -87,6 +96,9 @@ const bodyChunk = 32 << 10
 
 // ReadFrom sends a body. A short one goes out together with the head.
 func (w *answerWriter) ReadFrom(body io.Reader) (sent int64, err error) {
+	if w.noBody() {
+		return 0, w.flush()
+	}
 	for {
 		if w.buf == nil {
 			w.buf = buffers.Get().(*bytes.Buffer)
@@ -96,13 +108,21 @@ func (w *answerWriter) ReadFrom(body io.Reader) (sent int64, err error) {
 		sent += n
 		flushed := w.flush()
 		if err = errors.Join(err, flushed); err != nil {
-			// An answer that broke off: the caller sees it end too early, as it would have.
-			w.keep = false
+			w.breakOff()
 			return sent, err
 		}
 		if n < bodyChunk {
 			return sent, nil
 		}
+	}
+}
+
+// breakOff ends the connection of an answer that came to no end, so that its caller does not
+// take it for a whole one.
+func (w *answerWriter) breakOff() {
+	w.keep = false
+	if tcp, ok := w.conn.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // a reset, where the length was told by the end
 	}
 }
 
@@ -127,10 +147,7 @@ func (w *answerWriter) writeLocal(resp *http.Response) {
 		w.Header()[name] = values
 	}
 	w.WriteHeader(resp.StatusCode)
-	if w.request == nil || w.request.Method != http.MethodHead {
-		_, _ = io.Copy(w.buf, resp.Body) // from memory to memory
-	}
-	_ = w.flush() // a caller that is gone needs no answer
+	_, _ = w.ReadFrom(resp.Body) // a caller that is gone needs no answer
 }
 
 // discard leaves the caller without an answer: what the engine writes from now on goes nowhere.
@@ -156,6 +173,9 @@ func local(status int, why string) *http.Response {
 
 // busyAnswer goes to connections that find no slot, before anything is read from them.
 var busyAnswer = []byte("HTTP/1.1 503 Service Unavailable\r\nServer: imds-bridge\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+
+// misdirectedAnswer goes to connections that no record names: somebody dialled the listener.
+var misdirectedAnswer = []byte("HTTP/1.1 421 Misdirected Request\r\nServer: imds-bridge\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 
 // foreign makes w pass on an answer of IMDS.
 func (w *answerWriter) foreign(resp *http.Response, head []byte, upgraded bool) {

@@ -55,7 +55,20 @@ const (
 	errorTarget      = "target"
 	errorBody        = "body_too_large"
 	errorWithheld    = "hop_limit"
+	errorMalformed   = "malformed"
 )
+
+// misdirected is the report of a connection that no record names.
+func misdirected(c *connection, cause error) *Call {
+	now := time.Now()
+	return &Call{
+		Start: now, End: now, Client: c.client, Listener: c.listener,
+		Decision: policy.Decision{Verdict: policy.Deny, Reason: errorNotRecorded},
+		Status:   http.StatusMisdirectedRequest,
+		Error:    errorNotRecorded,
+		Cause:    cause,
+	}
+}
 
 func newCall(c *connection, r *http.Request) *Call {
 	return &Call{

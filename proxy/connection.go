@@ -18,8 +18,7 @@ type connection struct {
 	net.Conn
 	client, listener netip.AddrPort
 	peer             Peer
-	known            bool // peer is filled in
-	busy             atomic.Bool
+	busy             atomic.Bool // a request is under way
 	release          func()
 	limited          bool // a hop limit is set on the socket
 
@@ -27,7 +26,7 @@ type connection struct {
 	caller *caller.Caller
 }
 
-// admit finds out who connects. It returns nil for a connection that finds no slot, and ends it.
+// admit finds out who connects. It returns nil for a connection that is not served, and ends it.
 func (p *Proxy) admit(raw net.Conn) *connection {
 	c := &connection{
 		Conn:     raw,
@@ -35,18 +34,44 @@ func (p *Proxy) admit(raw net.Conn) *connection {
 		listener: addrPort(raw.LocalAddr()),
 	}
 	peer, err := p.lookup(c.client, c.listener)
-	if err == nil {
-		c.peer, c.known = peer, true
-	} else {
+	if err != nil {
 		p.metrics.missed()
+		p.reports.add(misdirected(c, err))
+		turnAway(raw, misdirectedAnswer)
+		return nil
 	}
+	c.peer = peer
 	if !p.slots.take(c) {
 		p.metrics.turnedAway()
-		_, _ = raw.Write(busyAnswer) // the close that follows says the same
-		_ = raw.Close()
+		turnAway(raw, busyAnswer)
 		return nil
 	}
 	return c
+}
+
+// turnAway answers a connection and ends it. What the caller has sent already is taken first: a
+// close with unread data is a reset, which can overtake the answer.
+func turnAway(c net.Conn, answer []byte) {
+	_, _ = c.Write(answer) // the close that follows says the same
+	discard(c)
+	_ = c.Close()
+}
+
+// discard takes what lies unread on a connection, without waiting for more.
+func discard(c net.Conn) {
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Read(func(fd uintptr) bool {
+		var b [4096]byte
+		for range 16 {
+			if n, err := unix.Read(int(fd), b[:]); n <= 0 || err != nil {
+				break
+			}
+		}
+		return true
+	})
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

@@ -74,12 +74,26 @@ func (p *Proxy) serve(w *answerWriter, r *http.Request) {
 		e.call.Decision = policy.Decision{Verdict: policy.Deny, Reason: policy.Reason(e.call.Error)}
 		e.call.Status = refusal.StatusCode
 		w.writeLocal(refusal)
+		discard(w.conn.Conn)
 		return
 	}
 	// goproxy serves absolute URLs; the address that is dialled comes from the configuration.
 	r.URL.Scheme, r.URL.Host = "http", "imds"
 	p.engine.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, e)))
 	w.flush()
+}
+
+// malformed reports what was no request, or not one that can be passed on.
+func (p *Proxy) malformed(c *connection, status int, cause error) {
+	now := time.Now()
+	p.finish(&Call{
+		Start: now, Client: c.client, Listener: c.listener, Peer: c.peer,
+		Caller:   c.name(p.caller),
+		Decision: policy.Decision{Verdict: policy.Deny, Reason: errorMalformed},
+		Status:   status,
+		Error:    errorMalformed,
+		Cause:    cause,
+	})
 }
 
 func (p *Proxy) finish(call *Call) {
@@ -91,10 +105,6 @@ func (p *Proxy) finish(call *Call) {
 // refuse turns away what is never for IMDS, whoever sends it.
 func (e *exchange) refuse(r *http.Request) *http.Response {
 	call := e.call
-	if !e.conn.known {
-		call.Error = errorNotRecorded
-		return local(http.StatusMisdirectedRequest, "this connection was not made to IMDS; connect to 169.254.169.254")
-	}
 	call.Caller = e.conn.name(e.proxy.caller)
 	if r.Method == http.MethodConnect || r.URL.IsAbs() || r.URL.Host != "" {
 		call.Error = errorTarget
@@ -207,6 +217,7 @@ func (e *exchange) send(r *http.Request, token string) (*http.Response, error) {
 	resp := answer.Response
 	e.writer.foreign(resp, answer.head, token != "")
 	if err := e.conn.limitHops(0); err != nil {
+		resp.Body.Close()
 		return nil, err
 	}
 	if e.call.Decision.HopLimit {
@@ -220,7 +231,11 @@ func (e *exchange) send(r *http.Request, token string) (*http.Response, error) {
 func (e *exchange) limitHops(resp *http.Response, received hopLimit) (*http.Response, error) {
 	hops := received() - 1
 	if hops >= 1 {
-		return resp, e.conn.limitHops(hops)
+		if err := e.conn.limitHops(hops); err != nil {
+			resp.Body.Close()
+			return nil, err
+		}
+		return resp, nil
 	}
 	// The answer would have died on the way: SDKs wait for it until they give up.
 	resp.Body.Close()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/imds-bridge/imds-bridge/caller"
+	"github.com/imds-bridge/imds-bridge/policy"
 	"github.com/imds-bridge/imds-bridge/simulator"
 )
 
@@ -37,6 +39,10 @@ func TestRefusals(t *testing.T) {
 		{"DNS rebinding", "GET /latest/meta-data/ HTTP/1.1\r\nHost: evil.example\r\n\r\n", "403"},
 		{"not HTTP", "\x16\x03\x01\x02\x00\r\n\r\n", "400"},
 		{"line folding inside a value", "GET / HTTP/1.1\r\nHost: 169.254.169.254\r\nX: a\rb\r\n\r\n", "400"},
+		{"space after a header's name", "GET / HTTP/1.1\r\nHost: 169.254.169.254\r\nX-Forwarded-For : 1.2.3.4\r\n\r\n", "400"},
+		{"two hosts", "GET / HTTP/1.1\r\nHost: 169.254.169.254\r\nHost: evil.example\r\n\r\n", "400"},
+		{"fragment", get("/latest/user-data#x"), "400"},
+		{"HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "400"},
 		{"two lengths", ask("PUT", "/latest/api/token", "Content-Length: 1", "Content-Length: 2") + "xx", "400"},
 		{"head too large", get("/latest/", "X-Long: "+long), "431"},
 		{"target too large", get("/" + long), "431"},
@@ -102,6 +108,7 @@ func TestUpstreamTrouble(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s.metadata = required
+			s.upstream.Timeout = 500 * time.Millisecond // leaves room for a busy machine
 			b := s.start(t)
 			start := time.Now()
 			answer := send(t, b.addr, get("/latest/meta-data/instance-id"))
@@ -285,5 +292,124 @@ func TestFaultInOneCallLeavesTheOthers(t *testing.T) {
 	}
 	if !strings.Contains(b.logs.String(), `"panic":"fault"`) {
 		t.Error("the fault is not in the log")
+	}
+}
+
+func TestDeniedHeadHasNoBody(t *testing.T) {
+	t.Parallel()
+	b := setup{metadata: required, policy: policy.Policy{Mode: policy.Enforce, ContainersV1: policy.Deny}}.start(t)
+	answer := send(t, b.addr, ask("HEAD", "/latest/meta-data/"))
+	if _, body, _ := strings.Cut(answer, "\r\n\r\n"); statusOf(answer) != "401" || body != "" {
+		t.Errorf("answer %q", answer)
+	}
+}
+
+func TestInterimAnswerIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	e := newEndpoint(t, func(*http.Request) string {
+		return "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+	})
+	b := setup{policy: policy.Policy{Mode: policy.Observe}, upstream: Upstream{IPv4: netip.MustParseAddrPort(e.addr)}}.start(t)
+	if answer := send(t, b.addr, get("/latest/")); statusOf(answer) != "200" || !strings.HasSuffix(answer, "ok") {
+		t.Errorf("answer %q", answer)
+	}
+}
+
+func TestBrokenOffAnswerIsNotTakenForWhole(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]string{
+		"length":  "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
+		"chunked": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+	} {
+		e := newEndpoint(t, func(*http.Request) string { return answer })
+		b := setup{policy: policy.Policy{Mode: policy.Observe}, upstream: Upstream{IPv4: netip.MustParseAddrPort(e.addr)}}.start(t)
+		answer, err := trySend(b.addr, get("/latest/"), 3*time.Second)
+		if err == nil {
+			t.Errorf("%s: %q ends as if it were whole", name, answer)
+		}
+	}
+}
+
+// TestForksShareALimit sends half a request from ever new processes of one user in one cgroup.
+func TestForksShareALimit(t *testing.T) {
+	t.Parallel()
+	limits := standardLimits
+	limits.Connections, limits.ConnectionsPerCaller = 20, 5
+	var seen atomic.Uint32
+	const flooding = 60
+	b := setup{metadata: required, limits: limits}.startWithLookup(t, func(netip.AddrPort, netip.AddrPort) (Peer, error) {
+		n := seen.Add(1)
+		origin := caller.Origin{PID: n, UID: 33, CgroupID: 7}
+		if n > flooding {
+			origin = caller.Origin{PID: n, UID: 0, CgroupID: 8}
+		}
+		return Peer{OwnNetNS: true, Origin: origin, Original: netip.MustParseAddrPort("169.254.169.254:80")}, nil
+	})
+	for range flooding {
+		c, err := net.Dial("tcp", b.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		io.WriteString(c, "GET / HTTP/1.1\r\n")
+	}
+	waitFor(t, "the flood to be accepted", func() bool { return seen.Load() >= flooding })
+	if n := b.proxy.slots.len(); n > 10 {
+		t.Errorf("%d slots taken by one user's processes in one cgroup, want half of 20 at most", n)
+	}
+	if answer := send(t, b.addr, get("/latest/meta-data/instance-id")); statusOf(answer) != "200" {
+		t.Errorf("another user got %q", answer)
+	}
+}
+
+// TestShutdownLosesNoCall shuts down in the midst of connections that were accepted, that wait to
+// be accepted, and whose requests are not sent yet.
+func TestShutdownLosesNoCall(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		b := setup{metadata: required}.start(t)
+		send(t, b.addr, get("/")) // it serves
+		const callers = 16
+		failures := make(chan string, callers)
+		connected := make(chan struct{}, callers)
+		for range callers {
+			go func() {
+				c, err := net.Dial("tcp", b.addr)
+				connected <- struct{}{}
+				if err != nil {
+					failures <- err.Error()
+					return
+				}
+				defer c.Close()
+				c.SetDeadline(time.Now().Add(3 * time.Second))
+				io.WriteString(c, get("/latest/meta-data/instance-id"))
+				answer, err := io.ReadAll(c)
+				if statusOf(string(answer)) != "200" {
+					failures <- fmt.Sprintf("%q, %v", answer, err)
+					return
+				}
+				failures <- ""
+			}()
+		}
+		for range callers {
+			<-connected
+		}
+		b.stop(t)
+		for range callers {
+			if f := <-failures; f != "" {
+				t.Errorf("a call made before the shutdown: %s", f)
+			}
+		}
+	}
+}
+
+func TestMalformedRequestIsReportedWithItsCaller(t *testing.T) {
+	t.Parallel()
+	b := setup{metadata: required}.start(t)
+	send(t, b.addr, "nonsense\r\n\r\n")
+	b.stop(t)
+	calls := b.logs.calls(t)
+	if len(calls) != 1 || calls[0]["error"] != "malformed" || calls[0]["caller"] == nil {
+		t.Errorf("log: %v", calls)
 	}
 }

@@ -38,10 +38,7 @@ func logCall(ctx context.Context, logger *slog.Logger, c *Call) {
 		a = append(a, slog.String("error", c.Error))
 	}
 	if c.Cause != nil {
-		a = append(a, slog.String("cause", c.Cause.Error()))
-	}
-	if c.Caller != nil {
-		a = append(a, slog.Attr{Key: "caller", Value: callerValue(c)})
+		a = append(a, slog.String("cause", shorten(c.Cause.Error())))
 	}
 	logger.LogAttrs(ctx, level, "imds call", a...)
 }
@@ -57,8 +54,7 @@ func levelOf(c *Call) slog.Level {
 	}
 }
 
-func callerValue(c *Call) slog.Value {
-	who := c.Caller
+func callerValue(who person) slog.Value {
 	a := make([]slog.Attr, 0, 20)
 	a = append(a,
 		slog.Int("pid", int(who.PID)),
@@ -72,7 +68,7 @@ func callerValue(c *Call) slog.Value {
 		slog.String("group", who.Group),
 		slog.String("cgroup", who.Cgroup),
 		slog.Int64("netns", int64(who.NetNS)),
-		slog.Bool("host_network", c.Peer.OwnNetNS),
+		slog.Bool("host_network", who.hostNetwork),
 		slog.Bool("complete", who.Complete),
 	)
 	if !who.Started.IsZero() {
@@ -81,7 +77,7 @@ func callerValue(c *Call) slog.Value {
 	if who.ContainerID != "" {
 		a = append(a, slog.String("container_id", who.ContainerID), slog.String("container_runtime", who.ContainerRuntime))
 	}
-	if c.Peer.Ambiguous {
+	if who.ambiguous {
 		a = append(a, slog.Bool("ambiguous", true))
 	}
 	if len(who.Ancestors) > 0 {

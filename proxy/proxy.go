@@ -88,7 +88,7 @@ func New(o Options) (*Proxy, error) {
 	p.upstream = &upstream{o.Upstream}
 	p.tokens = newTokens(p.upstream, m)
 	p.engine = p.newEngine()
-	p.server = newServer(o.Limits, p.slots, o.Logger, p.serve)
+	p.server = newServer(p, o.Logger)
 	return p, nil
 }
 

@@ -6,7 +6,10 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/imds-bridge/imds-bridge/caller"
 )
 
 // reportsQueued bounds the calls that wait to be reported, and the traces that wait to be taken.
@@ -21,6 +24,8 @@ type reports struct {
 	logger  *slog.Logger
 	tracer  trace.Tracer // nil: no spans
 	dropped func(signal string)
+
+	known map[person]portrait // touched by report alone
 
 	mu     sync.RWMutex // guards closing calls against sends
 	closed bool
@@ -38,6 +43,7 @@ func newReports(o Options) *reports {
 		dropped: o.Dropped,
 		calls:   make(chan *Call, reportsQueued),
 		traces:  make(chan []endedSpan, reportsQueued),
+		known:   map[person]portrait{},
 		logged:  make(chan struct{}),
 		traced:  make(chan struct{}),
 	}
@@ -68,21 +74,57 @@ func (r *reports) report() {
 	defer close(r.traces)
 	for c := range r.calls {
 		ctx := context.Background()
+		who := r.portrait(c)
 		if r.tracer != nil {
-			ctx = r.trace(ctx, c)
+			ctx = r.trace(ctx, c, who.attributes)
 		}
-		logCall(ctx, r.logger, c)
+		logCall(ctx, who.logger, c)
 	}
 }
 
-func (r *reports) trace(ctx context.Context, c *Call) context.Context {
-	ctx, spans := startTrace(ctx, r.tracer, c)
+func (r *reports) trace(ctx context.Context, c *Call, who []attribute.KeyValue) context.Context {
+	ctx, spans := startTrace(ctx, r.tracer, c, who)
 	select {
 	case r.traces <- spans:
 	default:
 		r.dropped("traces")
 	}
 	return ctx
+}
+
+// person is a caller as calls show it.
+type person struct {
+	*caller.Caller
+	hostNetwork, ambiguous bool
+}
+
+// portrait is what every report of a caller's calls says of it, made once: the log line's part is
+// already JSON.
+type portrait struct {
+	logger     *slog.Logger
+	attributes []attribute.KeyValue
+}
+
+// portraitsKept bounds the portraits; with one more, all are made anew.
+const portraitsKept = 1024
+
+func (r *reports) portrait(c *Call) portrait {
+	if c.Caller == nil {
+		return portrait{logger: r.logger}
+	}
+	who := person{c.Caller, c.Peer.OwnNetNS, c.Peer.Ambiguous}
+	p, ok := r.known[who]
+	if !ok {
+		p = portrait{logger: r.logger.With("caller", callerValue(who))}
+		if r.tracer != nil {
+			p.attributes = callerAttributes(who)
+		}
+		if len(r.known) >= portraitsKept {
+			clear(r.known)
+		}
+		r.known[who] = p
+	}
+	return p
 }
 
 func (r *reports) endTraces() {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // server reads requests off connections and writes answers. net/http's would do both, but it
@@ -24,12 +26,14 @@ type server struct {
 	limits Limits
 	slots  *slots
 	handle func(*answerWriter, *http.Request)
+	report func(c *connection, status int, cause error) // of what was no request
 	logger *slog.Logger
 
 	mu        sync.Mutex
 	listeners map[net.Listener]bool
 	closing   bool
-	serving   sync.WaitGroup
+	accepting sync.WaitGroup // loops that accept
+	serving   sync.WaitGroup // connections
 
 	// idle leads to goroutines that have served before: their stacks have grown.
 	idle chan *connection
@@ -39,35 +43,36 @@ type server struct {
 // workerPatience is how long a goroutine waits for another connection.
 const workerPatience = 2 * time.Second
 
-func newServer(limits Limits, slots *slots, logger *slog.Logger, handle func(*answerWriter, *http.Request)) *server {
+func newServer(p *Proxy, logger *slog.Logger) *server {
 	return &server{
-		limits: limits, slots: slots, logger: logger, handle: handle,
+		limits: p.limits, slots: p.slots, logger: logger, handle: p.serve, report: p.malformed,
 		listeners: map[net.Listener]bool{},
 		idle:      make(chan *connection),
 		quit:      make(chan struct{}),
 	}
 }
 
-// serve takes connections that admit lets in, until l or the server is closed.
+// serve takes connections that admit lets in, until l or the server is closed. It closes l.
 func (s *server) serve(l net.Listener, admit func(net.Conn) *connection) error {
+	defer l.Close()
 	if !s.track(l) {
 		return nil
 	}
+	defer s.accepting.Done()
 	for {
 		raw, err := l.Accept()
-		if err != nil {
-			if s.isClosing() {
-				return nil
+		switch {
+		case err == nil:
+			if c := admit(raw); c != nil {
+				s.start(c)
 			}
-			if isTemporary(err) {
-				// Out of descriptors: they come back as calls end.
-				time.Sleep(10 * time.Millisecond)
-				continue
-			}
+		case s.isClosing():
+			return nil
+		case isTemporary(err):
+			// Out of descriptors: they come back as calls end.
+			time.Sleep(10 * time.Millisecond)
+		default:
 			return err
-		}
-		if c := admit(raw); c != nil {
-			s.start(c)
 		}
 	}
 }
@@ -76,10 +81,10 @@ func (s *server) track(l net.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
-		l.Close()
 		return false
 	}
 	s.listeners[l] = true
+	s.accepting.Add(1)
 	return true
 }
 
@@ -121,8 +126,15 @@ func (s *server) work(c *connection) {
 	}
 }
 
-// shutdown stops accepting, ends the connections that wait for a request, and waits for the
-// calls under way until ctx ends. Then it ends those too.
+// Connections that were made before the end of redirection may lie in the backlog of a listener,
+// and their requests may not have been read yet.
+const (
+	backlogPatience = 50 * time.Millisecond  // for one more connection
+	requestPatience = 200 * time.Millisecond // for the request of a connection
+)
+
+// shutdown takes what was sent before it, refuses what comes after, and waits for the calls under
+// way until ctx ends. Then it ends those too.
 func (s *server) shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.closing {
@@ -130,19 +142,35 @@ func (s *server) shutdown(ctx context.Context) error {
 		close(s.quit)
 	}
 	for l := range s.listeners {
-		l.Close()
+		stopAfterBacklog(l)
 	}
 	s.mu.Unlock()
-	s.slots.closeIdle()
 	done := make(chan struct{})
-	go func() { s.serving.Wait(); close(done) }()
+	go func() {
+		s.accepting.Wait() // nothing starts after that
+		s.slots.each(func(c *connection) {
+			if !c.busy.Load() {
+				_ = c.SetReadDeadline(time.Now().Add(requestPatience))
+			}
+		})
+		s.serving.Wait()
+		close(done)
+	}()
 	select {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		s.slots.closeAll()
+		s.slots.each(func(c *connection) { c.Close() })
 		return ctx.Err()
 	}
+}
+
+// stopAfterBacklog lets a listener accept what waits for it.
+func stopAfterBacklog(l net.Listener) {
+	if d, ok := l.(interface{ SetDeadline(time.Time) error }); ok && d.SetDeadline(time.Now().Add(backlogPatience)) == nil {
+		return
+	}
+	_ = l.Close()
 }
 
 // serveConnection answers the requests of one connection, one after the other.
@@ -157,14 +185,13 @@ func (s *server) serveConnection(c *connection) {
 
 	wait := s.limits.ReadTimeout
 	for {
-		c.SetReadDeadline(time.Now().Add(wait))
 		limited.N = int64(s.limits.HeaderBytes)
-		if _, err := reader.Peek(1); err != nil {
+		if !s.await(c, reader, wait) {
 			return
 		}
-		c.busy.Store(true)
-		c.SetReadDeadline(time.Now().Add(s.limits.ReadTimeout))
 		r, err := http.ReadRequest(reader)
+		// Until here it could make room for others: half a request is no call.
+		c.busy.Store(true)
 		if err != nil {
 			s.refuse(c, err, limited.N <= 0)
 			return
@@ -178,6 +205,18 @@ func (s *server) serveConnection(c *connection) {
 	}
 }
 
+// await waits for the first byte of a request, and sets the time for the rest.
+func (s *server) await(c *connection, reader *bufio.Reader, wait time.Duration) bool {
+	if s.isClosing() {
+		wait = requestPatience
+	}
+	_ = c.SetReadDeadline(time.Now().Add(wait))
+	if _, err := reader.Peek(1); err != nil {
+		return false
+	}
+	return c.SetReadDeadline(time.Now().Add(s.limits.ReadTimeout)) == nil
+}
+
 // survive keeps a fault in the handling of one call from ending the bridge, and all others' calls.
 func (s *server) survive() {
 	if fault := recover(); fault != nil {
@@ -189,7 +228,9 @@ func (s *server) survive() {
 func (s *server) exchange(c *connection, r *http.Request) (again bool) {
 	w := &answerWriter{conn: c, request: r, timeout: s.limits.WriteTimeout}
 	if !validHeader(r.Header) {
-		w.writeLocal(local(http.StatusBadRequest, "a header's value has a control character"))
+		w.writeLocal(local(http.StatusBadRequest, "a header is malformed"))
+		s.report(c, http.StatusBadRequest, errHeader)
+		discard(c.Conn)
 		return false
 	}
 	if strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
@@ -203,14 +244,18 @@ func (s *server) exchange(c *connection, r *http.Request) (again bool) {
 	return w.keep && r.Body.Close() == nil
 }
 
-// validHeader keeps what one parser takes for a line's end from reaching another one.
+var errHeader = errors.New("malformed header")
+
+// validHeader refuses names and values that two parsers can read in two ways: net/http's server
+// checks them after parsing, and http.ReadRequest alone does not.
 func validHeader(h http.Header) bool {
-	for _, values := range h {
+	for name, values := range h {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return false
+		}
 		for _, v := range values {
-			for _, b := range []byte(v) {
-				if b < ' ' && b != '\t' || b == 0x7f {
-					return false
-				}
+			if !httpguts.ValidHeaderFieldValue(v) {
+				return false
 			}
 		}
 	}
@@ -219,13 +264,15 @@ func validHeader(h http.Header) bool {
 
 // refuse answers what is not a request.
 func (s *server) refuse(c *connection, err error, tooLarge bool) {
-	w := &answerWriter{conn: c, timeout: s.limits.WriteTimeout}
+	status, why := http.StatusBadRequest, "not an HTTP request"
 	switch {
 	case tooLarge:
-		w.writeLocal(local(http.StatusRequestHeaderFieldsTooLarge, "the request's head is too large"))
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		// Half a request, and no more of it to come.
-	default:
-		w.writeLocal(local(http.StatusBadRequest, "not an HTTP request"))
+		status, why = http.StatusRequestHeaderFieldsTooLarge, "the request's head is too large"
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		return // half a request, and no more of it to come
 	}
+	w := &answerWriter{conn: c, timeout: s.limits.WriteTimeout}
+	w.writeLocal(local(status, why))
+	discard(c.Conn)
+	s.report(c, status, err)
 }

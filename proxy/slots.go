@@ -2,37 +2,42 @@ package proxy
 
 import (
 	"container/list"
-	"net/netip"
 	"sync"
 	"time"
 )
 
 // slots bounds the connections at once, so that no caller can starve another: each process has
-// a share, and when all slots are taken the connection that has waited longest without sending
-// a request gives up its own.
+// a share, all processes of one user in one cgroup have half, and when all slots are taken the
+// connection that has waited longest without a request under way gives up its own.
 type slots struct {
 	total, share int
 
 	mu     sync.Mutex
 	order  *list.List // of *connection, oldest first
-	shares map[holder]int
+	shares map[any]int
 }
 
-// holder is who a slot counts for: a process, or an address that no record names.
-type holder struct {
-	pid     uint32
-	started time.Duration
-	address netip.Addr
-}
+// process and group are whom a slot counts for. A process forks, a group does not.
+type (
+	process struct {
+		pid     uint32
+		started time.Duration
+	}
+	group struct {
+		cgroup, netns uint64
+		uid           uint32
+	}
+)
 
 func newSlots(total, share int) *slots {
-	return &slots{total: total, share: share, order: list.New(), shares: map[holder]int{}}
+	return &slots{total: total, share: share, order: list.New(), shares: map[any]int{}}
 }
 
 func (s *slots) take(c *connection) bool {
-	who := holderOf(c)
+	o := c.peer.Origin
+	p, g := process{o.PID, o.Started}, group{o.CgroupID, o.NetNSCookie, o.UID}
 	s.mu.Lock()
-	if s.shares[who] >= s.share {
+	if s.shares[p] >= s.share || s.shares[g] >= max(s.share, s.total/2) {
 		s.mu.Unlock()
 		return false
 	}
@@ -43,9 +48,10 @@ func (s *slots) take(c *connection) bool {
 			return false
 		}
 	}
-	s.shares[who]++
+	s.shares[p]++
+	s.shares[g]++
 	e := s.order.PushBack(c)
-	c.release = sync.OnceFunc(func() { s.give(e, who) })
+	c.release = sync.OnceFunc(func() { s.give(e, p, g) })
 	s.mu.Unlock()
 
 	if idle != nil {
@@ -63,38 +69,26 @@ func (s *slots) oldestIdle() *connection {
 	return nil
 }
 
-// closeIdle ends the connections that wait for a request.
-func (s *slots) closeIdle() { s.closeIf(func(c *connection) bool { return !c.busy.Load() }) }
-
-// closeAll ends all connections.
-func (s *slots) closeAll() { s.closeIf(func(*connection) bool { return true }) }
-
-func (s *slots) closeIf(end func(*connection) bool) {
+// each calls f for every connection that holds a slot.
+func (s *slots) each(f func(*connection)) {
 	s.mu.Lock()
-	var ended []*connection
+	all := make([]*connection, 0, s.order.Len())
 	for e := s.order.Front(); e != nil; e = e.Next() {
-		if c := e.Value.(*connection); end(c) {
-			ended = append(ended, c)
-		}
+		all = append(all, e.Value.(*connection))
 	}
 	s.mu.Unlock()
-	for _, c := range ended {
-		c.Close()
+	for _, c := range all {
+		f(c)
 	}
 }
 
-func (s *slots) give(e *list.Element, who holder) {
+func (s *slots) give(e *list.Element, holders ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.order.Remove(e)
-	if s.shares[who]--; s.shares[who] == 0 {
-		delete(s.shares, who)
+	for _, h := range holders {
+		if s.shares[h]--; s.shares[h] == 0 {
+			delete(s.shares, h)
+		}
 	}
-}
-
-func holderOf(c *connection) holder {
-	if !c.known {
-		return holder{address: c.client.Addr()}
-	}
-	return holder{pid: c.peer.Origin.PID, started: c.peer.Origin.Started}
 }

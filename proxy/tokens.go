@@ -52,7 +52,8 @@ func (t *tokens) get(deadline time.Time, call *Call) (string, error) {
 	if fresh {
 		return token, nil
 	}
-	fetched := t.flight.DoChan("", func() (any, error) { return t.fetch(call) })
+	// By address: an IPv6 endpoint that is off must not make callers of IPv4 wait.
+	fetched := t.flight.DoChan(t.upstream.address(call).String(), func() (any, error) { return t.fetch(call) })
 	if usable {
 		return token, nil // the next one is on its way
 	}

@@ -27,7 +27,7 @@ type endedSpan struct {
 
 // startTrace makes the spans of a call: one for the request as it was served, below it one for
 // each exchange with IMDS. The caller ends them.
-func startTrace(ctx context.Context, tracer trace.Tracer, c *Call) (context.Context, []endedSpan) {
+func startTrace(ctx context.Context, tracer trace.Tracer, c *Call, who []attribute.KeyValue) (context.Context, []endedSpan) {
 	method := knownMethod(c.Method)
 	ctx, server := tracer.Start(ctx, spanName(method, c.Route.Pattern),
 		// A root, always: what the caller sends says nothing about our sampling.
@@ -40,9 +40,9 @@ func startTrace(ctx context.Context, tracer trace.Tracer, c *Call) (context.Cont
 		return ctx, nil
 	}
 	server.SetAttributes(requestAttributes(method, c)...)
-	server.SetAttributes(callerAttributes(c)...)
+	server.SetAttributes(who...)
 	if c.Error != "" || c.Status >= 500 {
-		server.SetStatus(codes.Error, causeText(c))
+		server.SetStatus(codes.Error, shorten(causeText(c)))
 	}
 	spans := make([]endedSpan, 0, 1+len(c.Legs))
 	for i := range c.Legs {
@@ -85,7 +85,7 @@ func requestAttributes(method string, c *Call) []attribute.KeyValue {
 	a = append(a,
 		semconv.HTTPRequestMethodKey.String(method),
 		semconv.URLScheme("http"),
-		semconv.URLPath(c.Path),
+		semconv.URLPath(shorten(c.Path)),
 		semconv.NetworkProtocolVersion(strings.TrimPrefix(c.Proto, "HTTP/")),
 		semconv.NetworkTransportTCP,
 		semconv.NetworkPeerAddress(c.Client.Addr().String()),
@@ -136,11 +136,7 @@ func networkType(a netip.Addr) attribute.KeyValue {
 	return semconv.NetworkTypeIPv6
 }
 
-func callerAttributes(c *Call) []attribute.KeyValue {
-	who := c.Caller
-	if who == nil {
-		return nil
-	}
+func callerAttributes(who person) []attribute.KeyValue {
 	a := make([]attribute.KeyValue, 0, 20)
 	a = append(a,
 		semconv.ProcessPID(int(who.PID)),
@@ -149,17 +145,17 @@ func callerAttributes(c *Call) []attribute.KeyValue {
 		attribute.Int("imds.caller.gid", int(who.GID)),
 		attribute.String("imds.caller.comm", who.Comm),
 		attribute.Bool("imds.caller.complete", who.Complete),
-		attribute.Bool("imds.caller.host_network", c.Peer.OwnNetNS),
+		attribute.Bool("imds.caller.host_network", who.hostNetwork),
 		attribute.Int64("imds.caller.network_namespace", int64(who.NetNS)),
 	)
 	if who.Executable != "" {
 		a = append(a, semconv.ProcessExecutablePath(who.Executable), semconv.ProcessExecutableName(path.Base(who.Executable)))
 	}
 	if len(who.Args) > 0 {
-		a = append(a, semconv.ProcessCommandArgs(who.Args...), semconv.ProcessCommand(who.Args[0]))
+		a = append(a, semconv.ProcessCommandArgs(who.Args...))
 	}
 	if who.User != "" {
-		a = append(a, semconv.ProcessOwner(who.User), semconv.ProcessUserName(who.User))
+		a = append(a, semconv.ProcessOwner(who.User))
 	}
 	if !who.Started.IsZero() {
 		a = append(a, semconv.ProcessCreationTime(who.Started.UTC().Format(time.RFC3339Nano)))
@@ -202,8 +198,6 @@ func startLeg(ctx context.Context, tracer trace.Tracer, c *Call, leg *Leg) ended
 		semconv.HTTPRequestMethodKey.String(knownMethod(leg.Method)),
 		semconv.ServerAddress(host),
 		semconv.ServerPort(port),
-		semconv.NetworkPeerAddress(host),
-		semconv.NetworkPeerPort(port),
 		semconv.URLFull("http://"+leg.Address.String()+shorten(leg.path(c))),
 		attribute.Bool("imds.token_fetch", leg.Token),
 	)
@@ -216,7 +210,7 @@ func startLeg(ctx context.Context, tracer trace.Tracer, c *Call, leg *Leg) ended
 	switch {
 	case leg.Err != nil:
 		span.SetAttributes(semconv.ErrorTypeKey.String(errorUpstream))
-		span.SetStatus(codes.Error, leg.Err.Error())
+		span.SetStatus(codes.Error, shorten(leg.Err.Error()))
 	case leg.Status >= 400:
 		span.SetAttributes(semconv.ErrorTypeKey.String(strconv.Itoa(leg.Status)))
 		span.SetStatus(codes.Error, "")

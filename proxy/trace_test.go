@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -184,9 +185,23 @@ func TestHostileCallerIsHarmlessInSpans(t *testing.T) {
 		Client: netip.MustParseAddrPort("192.0.2.1:1"),
 		Caller: &caller.Caller{},
 	}
-	for _, kv := range append(requestAttributes("GET", c), callerAttributes(c)...) {
+	for _, kv := range append(requestAttributes("GET", c), callerAttributes(person{Caller: c.Caller})...) {
 		if kv.Value.Type() == attribute.STRING && len(kv.Value.AsString()) > 4*maxText {
 			t.Errorf("%s has %d bytes", kv.Key, len(kv.Value.AsString()))
+		}
+	}
+}
+
+func TestSpanTextIsValidAndShort(t *testing.T) {
+	t.Parallel()
+	b := setup{metadata: required}.start(t)
+	send(t, b.addr, get("/latest/%ff%fe/"+strings.Repeat("x", 4000)))
+	b.stop(t)
+	for _, s := range b.spans.GetSpans() {
+		for key, value := range attributesOf(s) {
+			if text, ok := value.(string); ok && (!utf8.ValidString(text) || len(text) > maxText+64) {
+				t.Errorf("%s of %q has %d bytes, valid: %v", key, s.Name, len(text), utf8.ValidString(text))
+			}
 		}
 	}
 }

@@ -86,6 +86,7 @@ func (u *upstream) exchange(to netip.AddrPort, deadline time.Time, r request) (a
 	defer func() {
 		if err != nil {
 			conn.Close()
+			a.hopLimit() // ends the watch
 		}
 	}()
 	if err := r.send(conn); err != nil {
@@ -93,15 +94,27 @@ func (u *upstream) exchange(to netip.AddrPort, deadline time.Time, r request) (a
 	}
 	reader := readers.Get().(*bufio.Reader)
 	reader.Reset(conn)
-	if a.head, err = peekHead(reader); err == nil {
-		a.Response, err = http.ReadResponse(reader, &http.Request{Method: r.method})
-	}
+	a.head, a.Response, err = readAnswer(reader, r.method)
 	if err != nil {
 		readers.Put(reader)
 		return a, err
 	}
 	a.Body = &upstreamBody{ReadCloser: a.Body, conn: conn, reader: reader}
 	return a, conn.SetDeadline(time.Now().Add(bodyTimeout))
+}
+
+// readAnswer reads the head of the answer. Interim ones (RFC 9110 section 15.2) are no answer: the
+// caller did not ask for them.
+func readAnswer(reader *bufio.Reader, method string) (head []byte, resp *http.Response, err error) {
+	for {
+		if head, err = peekHead(reader); err != nil {
+			return nil, nil, err
+		}
+		resp, err = http.ReadResponse(reader, &http.Request{Method: method})
+		if err != nil || resp.StatusCode >= 200 {
+			return head, resp, err
+		}
+	}
 }
 
 // prepare readies a socket before it connects.

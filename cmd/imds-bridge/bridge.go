@@ -164,7 +164,7 @@ func (b *bridge) listenOn(ctx context.Context, at netip.AddrPort) error {
 	b.listeners = append(b.listeners, l)
 	go func() {
 		// Not l, which Serve would close before the last calls are answered, and with it their address.
-		if err := b.proxy.Serve(l.Listener); err != nil {
+		if err := b.proxy.Serve(l.TCPListener); err != nil {
 			b.failed <- err
 		}
 	}()
