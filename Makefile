@@ -46,7 +46,7 @@ lint: ## Check form, common mistakes and who imports whom
 	@set -e; for module in $(MODULES); do echo "lint $$module"; cd $(CURDIR)/$$module; \
 		go vet ./... && go vet -tags root ./...; $(TOOL) staticcheck -tags root ./...; $(TOOL) golangci-lint run; done
 
-bench: build ## Compare the bridge with nginx and haproxy, side by side
+bench: build ## Compare the bridge with nginx and haproxy; BENCH='-page docs/performance.md' keeps the table
 	@.ci/need $(NEEDED_BY_BENCH)
-	@cd e2e && go build -o ../bin/bench ./bench
-	@.ci/root bin/bench
+	cd e2e && go build -o $(CURDIR)/bin/bench ./bench
+	@.ci/root bin/bench -bridge $(BINARY) -json bin/bench.json $(BENCH)

@@ -22,8 +22,10 @@ struct config {
 	__u32 listen_ip6[4];   /* network byte order; 0: IPv6 is not redirected */
 	__u16 listen_port4;    /* network byte order */
 	__u16 listen_port6;    /* network byte order */
+	__u32 own_netns_only;  /* 1: callers in other network namespaces are left alone */
+	__u32 padding;
 };
-_Static_assert(sizeof(struct config) == 40, "read by redirect/attach.go");
+_Static_assert(sizeof(struct config) == 48, "read by redirect/attach.go");
 
 /*
  * struct connection: who called connect(), and for where.
@@ -75,6 +77,8 @@ enum outcome {
 	OUTCOME_STALE,        /* the bridge is silent: unchanged */
 	OUTCOME_NOT_TCP,      /* another protocol: unchanged */
 	OUTCOME_NO_LISTENER,  /* no listener for the address family: unchanged */
+	OUTCOME_OTHER_NETNS,  /* another namespace than the one served: unchanged */
+	OUTCOME_BOUND_DEVICE, /* bound to a device that does not lead to the listener: unchanged */
 	OUTCOME_NOT_RECORDED, /* the caller could not be recorded: unchanged */
 	OUTCOME_JOINED,       /* established, and found by its endpoints */
 	OUTCOME_NOT_JOINED,   /* established, but could not be recorded: the bridge refuses it */

@@ -15,6 +15,8 @@
 #define MAPPED_2 bpf_htonl(0x0000ffff) /* third word of ::ffff:0:0/96 */
 #define IMDS_PORT bpf_htons(80)
 
+#define LOOPBACK_IFINDEX 1
+
 /* cgroup/connect*: let the system call go on; getpeername*: the only verdict there is. */
 #define PROCEED 1
 
@@ -59,8 +61,8 @@ struct {
  * Written by hop_limit, read and removed by user space.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 64);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
 	__type(key, __u64);
 	__type(value, __u32);
 } hop_limits SEC(".maps");
@@ -70,7 +72,8 @@ static __always_inline void count(enum outcome outcome)
 	__u64 *counter = bpf_map_lookup_elem(&counters, &outcome);
 
 	if (counter)
-		*counter += 1; /* per CPU, and cgroup programs do not nest on one socket */
+		/* Per CPU, but one connection's program may interrupt another's. */
+		__sync_fetch_and_add(counter, 1);
 }
 
 static __always_inline int proceed(enum outcome why)
@@ -135,6 +138,10 @@ static __always_inline enum outcome verdict(struct bpf_sock_addr *ctx, __u32 net
 		return OUTCOME_EXEMPT;
 	if (!has_listener)
 		return OUTCOME_NO_LISTENER;
+	if (settings.own_netns_only && netns != settings.netns)
+		return OUTCOME_OTHER_NETNS;
+	if (ctx->sk->bound_dev_if > LOOPBACK_IFINDEX)
+		return OUTCOME_BOUND_DEVICE;
 	if (beat < now && now - beat > settings.heartbeat_limit)
 		return OUTCOME_STALE;
 	return OUTCOME_REDIRECTED;
@@ -257,13 +264,25 @@ int getpeername4(struct bpf_sock_addr *ctx)
 	return PROCEED;
 }
 
+static __always_inline int is_listener6(const struct bpf_sock_addr *ctx)
+{
+	if (is_mapped(ctx))
+		return ctx->user_ip6[3] == settings.listen_ip4 &&
+		       ctx->user_port == settings.listen_port4;
+	return ctx->user_ip6[0] == settings.listen_ip6[0] &&
+	       ctx->user_ip6[1] == settings.listen_ip6[1] &&
+	       ctx->user_ip6[2] == settings.listen_ip6[2] &&
+	       ctx->user_ip6[3] == settings.listen_ip6[3] &&
+	       ctx->user_port == settings.listen_port6;
+}
+
 SEC("cgroup/getpeername6")
 int getpeername6(struct bpf_sock_addr *ctx)
 {
 	struct connection *c;
 	__u64 cookie;
 
-	if (ctx->user_port != settings.listen_port4 && ctx->user_port != settings.listen_port6)
+	if (!is_listener6(ctx))
 		return PROCEED;
 
 	cookie = bpf_get_socket_cookie(ctx);
@@ -323,6 +342,17 @@ static __always_inline void forget(const struct connection *c, const struct endp
 	count(OUTCOME_CLOSED);
 }
 
+/* The other end is the listener: not whatever else listens on a port of that number. */
+static __always_inline int leads_to_listener(struct bpf_sock_ops *ctx, const struct connection *c)
+{
+	if (c->original_ip[2] == MAPPED_2)
+		return ctx->remote_ip4 == settings.listen_ip4;
+	return ctx->remote_ip6[0] == settings.listen_ip6[0] &&
+	       ctx->remote_ip6[1] == settings.listen_ip6[1] &&
+	       ctx->remote_ip6[2] == settings.listen_ip6[2] &&
+	       ctx->remote_ip6[3] == settings.listen_ip6[3];
+}
+
 SEC("sockops")
 int sock_ops(struct bpf_sock_ops *ctx)
 {
@@ -343,6 +373,12 @@ int sock_ops(struct bpf_sock_ops *ctx)
 	if (!c)
 		return 1;
 
+	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB && !leads_to_listener(ctx, c)) {
+		/* An attempt that failed at once left this record, and the socket went elsewhere.
+		 */
+		bpf_map_delete_elem(&sockets, &cookie);
+		return 1;
+	}
 	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
 		/* From here on, so that a connect() that never gets through is forgotten too. */
 		bpf_sock_ops_cb_flags_set(ctx,

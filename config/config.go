@@ -37,6 +37,7 @@ type Redirect struct {
 	Cgroup      string         `yaml:"cgroup" doc:"The cgroup2 directory whose processes are redirected. Empty: the root, found or mounted by itself."`
 	Listen      netip.AddrPort `yaml:"listen" doc:"Where redirected IPv4 connections arrive: a link-local address, added to lo if no interface has it, or one on loopback for a sidecar."`
 	Listen6     netip.AddrPort `yaml:"listen6" doc:"The same for IPv6. Empty: the IPv6 endpoint is not redirected."`
+	Containers  bool           `yaml:"containers" doc:"Whether calls from other network namespaces are redirected too. They then reach IMDS from the host: firewall rules, routes and policies for 169.254.169.254 that held them up on their way there do not hold up the bridge."`
 	Mark        Mark           `yaml:"mark" doc:"SO_MARK of the bridge's own sockets to the metadata service, which the hook leaves alone."`
 	Heartbeat   time.Duration  `yaml:"heartbeat" doc:"The hook lets calls through unchanged once the bridge has been silent for longer than this."`
 	Connections int            `yaml:"connections" doc:"Connections that the kernel's maps hold; the least recently used makes room."`
@@ -84,6 +85,7 @@ func Default() Config {
 		Redirect: Redirect{
 			Listen:      netip.MustParseAddrPort("169.254.20.254:8254"),
 			Listen6:     netip.MustParseAddrPort("[fd69:6d64:7362::254]:8254"),
+			Containers:  true,
 			Mark:        0x2069,
 			Heartbeat:   time.Second,
 			Connections: 16384,

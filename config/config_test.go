@@ -41,6 +41,7 @@ containers.tokens=hop-limit
 redirect.cgroup=
 redirect.listen=169.254.20.254:8254
 redirect.listen6=[fd69:6d64:7362::254]:8254
+redirect.containers=true
 redirect.mark=0x2069
 redirect.heartbeat=1s
 redirect.connections=16384

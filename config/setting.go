@@ -82,6 +82,8 @@ func (s setting) set(text string) error {
 		*p = text
 	case *int:
 		return assign(p, text, strconv.Atoi, "a whole number")
+	case *bool:
+		return assign(p, text, strconv.ParseBool, "true or false")
 	case *Mark:
 		return assign(p, text, parseMark, "a number of 32 bits, like 0x2069")
 	case *time.Duration:
@@ -125,6 +127,8 @@ func (s setting) String() string {
 		return *p
 	case *int:
 		return strconv.Itoa(*p)
+	case *bool:
+		return strconv.FormatBool(*p)
 	case *time.Duration:
 		return shortDuration(*p)
 	case *netip.AddrPort:
@@ -144,6 +148,8 @@ func (s setting) kind() string {
 	switch s.value.(type) {
 	case *int, *Mark:
 		return "number"
+	case *bool:
+		return "bool"
 	case *time.Duration:
 		return "duration"
 	case *netip.AddrPort:

@@ -25,6 +25,9 @@ type Options struct {
 	Listen netip.AddrPort
 	// Listen6 receives connections for fd00:ec2::254. The zero value leaves them alone.
 	Listen6 netip.AddrPort
+	// OwnNetNSOnly leaves callers in other network namespaces alone. A listener on loopback cannot
+	// be reached from there, and leaves them alone in any case.
+	OwnNetNSOnly bool
 	// Mark is the SO_MARK that exempts a socket of the bridge's own network namespace.
 	Mark uint32
 	// Heartbeat is how long the bridge may be silent before calls are let through unchanged.
@@ -57,7 +60,7 @@ type Redirect struct {
 // cannot do it. Nothing is left behind by an error.
 func Attach(o Options) (_ *Redirect, err error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("raise the limit of locked memory for kernel maps (LimitMEMLOCK=infinity): %w", err)
+		return nil, fmt.Errorf("make kernel maps (needs %v; before Linux 5.11 also LimitMEMLOCK=infinity): %w", Capabilities, err)
 	}
 	cgroup, err := os.Open(o.Cgroup)
 	if err != nil {
@@ -101,8 +104,12 @@ func (r *Redirect) load(o Options) error {
 	if err := spec.Variables[hookVarSettings].Set(config); err != nil {
 		return fmt.Errorf("configure the kernel program: %w", err)
 	}
-	spec.Maps[hookMapSockets].MaxEntries = o.Connections
-	spec.Maps[hookMapConnections].MaxEntries = o.Connections
+	entries, err := lruEntries(o.Connections)
+	if err != nil {
+		return err
+	}
+	spec.Maps[hookMapSockets].MaxEntries = entries
+	spec.Maps[hookMapConnections].MaxEntries = entries
 
 	err = spec.LoadAndAssign(&r.objects, nil)
 	var verifier *ebpf.VerifierError
@@ -114,10 +121,24 @@ func (r *Redirect) load(o Options) error {
 	case errors.Is(err, ebpf.ErrNotSupported):
 		return fmt.Errorf("%w: %s", ErrUnsupported, err)
 	case errors.As(err, &verifier):
-		return fmt.Errorf("load the kernel program: %+v", verifier)
+		// Without CAP_PERFMON it is the verifier that refuses.
+		return fmt.Errorf("load the kernel program (needs %v): %+v", Capabilities, verifier)
 	default:
 		return fmt.Errorf("load the kernel program: %w", err)
 	}
+}
+
+// lruPerCPU is how many free entries of an LRU map each CPU may keep to itself (LOCAL_FREE_TARGET
+// in kernel/bpf/bpf_lru_list.c). They come on top: a map without them would evict records of
+// connections that live.
+const lruPerCPU = 128
+
+func lruEntries(connections uint32) (uint32, error) {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return 0, fmt.Errorf("count CPUs: %w", err)
+	}
+	return connections + lruPerCPU*uint32(cpus), nil
 }
 
 func newConfig(o Options) (hookConfig, error) {
@@ -125,7 +146,11 @@ func newConfig(o Options) (hookConfig, error) {
 	if err != nil {
 		return hookConfig{}, err
 	}
+	ownOnly := o.OwnNetNSOnly || o.Listen.Addr().IsLoopback() || o.Listen6.Addr().IsLoopback()
 	c := hookConfig{HeartbeatLimit: uint64(o.Heartbeat), Mark: o.Mark, Netns: netns}
+	if ownOnly {
+		c.OwnNetnsOnly = 1
+	}
 	if o.Listen.IsValid() {
 		c.ListenIp4 = words(o.Listen.Addr())[3]
 		c.ListenPort4 = networkOrder(o.Listen.Port())

@@ -22,6 +22,8 @@ type hookConfig struct {
 	ListenIp6      [4]uint32
 	ListenPort4    uint16
 	ListenPort6    uint16
+	OwnNetnsOnly   uint32
+	Padding        uint32
 }
 
 type hookConnection struct {
@@ -65,12 +67,14 @@ const (
 	hookOutcomeOUTCOME_STALE        hookOutcome = 2
 	hookOutcomeOUTCOME_NOT_TCP      hookOutcome = 3
 	hookOutcomeOUTCOME_NO_LISTENER  hookOutcome = 4
-	hookOutcomeOUTCOME_NOT_RECORDED hookOutcome = 5
-	hookOutcomeOUTCOME_JOINED       hookOutcome = 6
-	hookOutcomeOUTCOME_NOT_JOINED   hookOutcome = 7
-	hookOutcomeOUTCOME_AMBIGUOUS    hookOutcome = 8
-	hookOutcomeOUTCOME_CLOSED       hookOutcome = 9
-	hookOutcomeOUTCOME_COUNT        hookOutcome = 10
+	hookOutcomeOUTCOME_OTHER_NETNS  hookOutcome = 5
+	hookOutcomeOUTCOME_BOUND_DEVICE hookOutcome = 6
+	hookOutcomeOUTCOME_NOT_RECORDED hookOutcome = 7
+	hookOutcomeOUTCOME_JOINED       hookOutcome = 8
+	hookOutcomeOUTCOME_NOT_JOINED   hookOutcome = 9
+	hookOutcomeOUTCOME_AMBIGUOUS    hookOutcome = 10
+	hookOutcomeOUTCOME_CLOSED       hookOutcome = 11
+	hookOutcomeOUTCOME_COUNT        hookOutcome = 12
 )
 
 // Names of all BPF objects in the ELF.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -21,7 +22,8 @@ const ownLabel = "lo:imds"
 
 // Listener accepts redirected connections. Closing it takes away the address that it added.
 type Listener struct {
-	net.Listener
+	*net.TCPListener
+	port  uint16
 	added *netlink.Addr
 	once  sync.Once
 	err   error
@@ -40,12 +42,12 @@ func Listen(ctx context.Context, at netip.AddrPort) (*Listener, error) {
 	config.SetMultipathTCP(false)
 	l, err := config.Listen(ctx, "tcp", at.String())
 	if err != nil {
-		return nil, errors.Join(listenError(at, err), removeAddress(added))
+		return nil, errors.Join(listenError(at, err), removeAddress(added, 0))
 	}
 	if err := refuseFastOpen(l); err != nil {
-		return nil, errors.Join(err, l.Close(), removeAddress(added))
+		return nil, errors.Join(err, l.Close(), removeAddress(added, 0))
 	}
-	return &Listener{Listener: l, added: added}, nil
+	return &Listener{TCPListener: l.(*net.TCPListener), port: at.Port(), added: added}, nil
 }
 
 // refuseFastOpen keeps accept from returning a connection before the caller's end is established,
@@ -85,11 +87,11 @@ func listenError(at netip.AddrPort, err error) error {
 // error after a Close of the embedded listener, which leaves the address to accepted connections.
 func (l *Listener) Close() error {
 	l.once.Do(func() {
-		err := l.Listener.Close()
+		err := l.TCPListener.Close()
 		if errors.Is(err, net.ErrClosed) {
 			err = nil
 		}
-		l.err = errors.Join(err, removeAddress(l.added))
+		l.err = errors.Join(err, removeAddress(l.added, l.port))
 	})
 	return l.err
 }
@@ -117,7 +119,24 @@ func addAddress(a netip.Addr) (*netlink.Addr, error) {
 	if err := netlink.AddrAdd(lo, own); err != nil {
 		return nil, fmt.Errorf("add %s to lo (needs CAP_NET_ADMIN): %w", a, err)
 	}
+	if err := awaitRoute(a); err != nil {
+		return nil, errors.Join(err, removeAddress(own, 0))
+	}
 	return own, nil
+}
+
+// awaitRoute waits until a is reachable. The kernel adds the route to an IPv6 address on a work
+// queue, after the call that adds the address has returned (net/ipv6/addrconf.c).
+func awaitRoute(a netip.Addr) error {
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+		routes, err := netlink.RouteGet(a.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s was added to lo and is not reachable (%v)", a, err)
+		}
+	}
 }
 
 func newAddress(a netip.Addr) *netlink.Addr {
@@ -162,13 +181,29 @@ func findAddress(a netip.Addr) (*netlink.Addr, error) {
 	return nil, nil
 }
 
-// removeAddress leaves an address where another bridge listens: one that was here first, or one
-// that takes over.
-func removeAddress(own *netlink.Addr) error {
+// RemoveLeftover removes an address that a bridge added to lo and did not live to remove. It leaves
+// one alone that the operator made, or on which somebody listens.
+func RemoveLeftover(at netip.AddrPort) (removed bool, err error) {
+	if !at.IsValid() {
+		return false, nil
+	}
+	present, err := findAddress(at.Addr())
+	if err != nil || present == nil || !isOwn(present) {
+		return false, err
+	}
+	if used, err := hasListener(present.IP, 0); used || err != nil {
+		return false, err
+	}
+	return true, removeAddress(newAddress(at.Addr()), 0)
+}
+
+// removeAddress leaves an address where another bridge listens, on another port than ours: one that
+// was here first, or one that takes over.
+func removeAddress(own *netlink.Addr, ours uint16) error {
 	if own == nil {
 		return nil
 	}
-	if used, err := hasListener(own.IP); used || err != nil {
+	if used, err := hasListener(own.IP, ours); used || err != nil {
 		return err
 	}
 	lo, err := netlink.LinkByName("lo")
@@ -182,7 +217,7 @@ func removeAddress(own *netlink.Addr) error {
 	return nil
 }
 
-func hasListener(ip net.IP) (bool, error) {
+func hasListener(ip net.IP, besides uint16) (bool, error) {
 	family := uint8(unix.AF_INET)
 	if ip.To4() == nil {
 		family = unix.AF_INET6
@@ -192,6 +227,6 @@ func hasListener(ip net.IP) (bool, error) {
 		return false, fmt.Errorf("list listeners: %w", err)
 	}
 	return slices.ContainsFunc(sockets, func(s *netlink.Socket) bool {
-		return s.State == netlink.TCP_LISTEN && s.ID.Source.Equal(ip)
+		return s.State == netlink.TCP_LISTEN && s.ID.Source.Equal(ip) && s.ID.SourcePort != besides
 	}), nil
 }

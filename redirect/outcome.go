@@ -12,6 +12,8 @@ var outcomes = [hookOutcomeOUTCOME_COUNT]Outcome{
 	hookOutcomeOUTCOME_STALE:        "stale",
 	hookOutcomeOUTCOME_NOT_TCP:      "not_tcp",
 	hookOutcomeOUTCOME_NO_LISTENER:  "no_listener",
+	hookOutcomeOUTCOME_OTHER_NETNS:  "other_netns",
+	hookOutcomeOUTCOME_BOUND_DEVICE: "bound_device",
 	hookOutcomeOUTCOME_NOT_RECORDED: "not_recorded",
 	hookOutcomeOUTCOME_JOINED:       "joined",
 	hookOutcomeOUTCOME_NOT_JOINED:   "not_joined",
@@ -23,7 +25,7 @@ var outcomes = [hookOutcomeOUTCOME_COUNT]Outcome{
 // although it was not the bridge's own.
 func (o Outcome) Bypass() bool {
 	switch o {
-	case "stale", "not_tcp", "no_listener", "not_recorded":
+	case "stale", "not_tcp", "no_listener", "other_netns", "bound_device", "not_recorded":
 		return true
 	}
 	return false

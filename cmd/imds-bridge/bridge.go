@@ -192,13 +192,14 @@ func (b *bridge) serveAdmin() error {
 func (b *bridge) attach() error {
 	r := b.config.Redirect
 	hook, err := redirect.Attach(redirect.Options{
-		Cgroup:      b.cgroup.Path,
-		Listen:      r.Listen,
-		Listen6:     r.Listen6,
-		Mark:        uint32(r.Mark),
-		Heartbeat:   r.Heartbeat,
-		Connections: uint32(r.Connections),
-		Attaching:   func(hook *redirect.Redirect) { b.hook.Store(hook) },
+		Cgroup:       b.cgroup.Path,
+		Listen:       r.Listen,
+		Listen6:      r.Listen6,
+		OwnNetNSOnly: !r.Containers,
+		Mark:         uint32(r.Mark),
+		Heartbeat:    r.Heartbeat,
+		Connections:  uint32(r.Connections),
+		Attaching:    func(hook *redirect.Redirect) { b.hook.Store(hook) },
 	})
 	if err != nil {
 		b.hook.Store(nil)

@@ -71,7 +71,7 @@ a log line, an OpenTelemetry trace and metrics.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see %s --help)", usage(err), cmd.CommandPath())
 	})
-	root.AddCommand(runCommand(), demoCommand(), simulateCommand(), versionCommand(), selfCheckCommand())
+	root.AddCommand(runCommand(), demoCommand(), simulateCommand(), cleanupCommand(), versionCommand(), selfCheckCommand())
 	return root
 }
 

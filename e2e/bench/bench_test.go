@@ -1,0 +1,95 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestQuantilesOfKnownNumbers(t *testing.T) {
+	t.Parallel()
+	var numbers []time.Duration
+	for i := range 100 {
+		numbers = append(numbers, time.Duration(i+1))
+	}
+	for q, want := range map[float64]time.Duration{0.5: 51, 0.9: 91, 0.99: 100} {
+		if got := quantile(numbers, q); got != want {
+			t.Errorf("quantile %g is %d, want %d", q, got, want)
+		}
+	}
+	if got := median([]time.Duration{9, 1, 5, 3}); got != 4 {
+		t.Errorf("median is %d, want 4", got)
+	}
+}
+
+// Who skips the token, or loses some of the answer, must not look fast.
+func TestOnlyAWholeAnswerToATokenCounts(t *testing.T) {
+	t.Parallel()
+	if got := reply(v2); !complete(got) {
+		t.Errorf("with a token: %q", got)
+	}
+	if got := reply(v1); complete(got) {
+		t.Errorf("without a token: %q", got)
+	}
+	if complete(success[:len(success)-1]) {
+		t.Error("an answer without its last byte counts as whole")
+	}
+}
+
+func TestCPUTimeOfThisProcessGrows(t *testing.T) {
+	t.Parallel()
+	self := []int{os.Getpid()}
+	before, err := cpuTime(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for start := time.Now(); time.Since(start) < 20*time.Millisecond; {
+	}
+	after, err := cpuTime(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after <= before {
+		t.Errorf("%s before, %s after", before, after)
+	}
+	if bytes, err := resident(self); err != nil || bytes < 1<<20 {
+		t.Errorf("resident set %d, %v", bytes, err)
+	}
+}
+
+func TestReachSaysByHowMuchItIsMissed(t *testing.T) {
+	t.Parallel()
+	if r := newReach("hook", 100, 100, "ns"); !r.Met || r.verdict() != "met" {
+		t.Errorf("%+v", r)
+	}
+	if r := newReach("hook", 100, 150, "ns"); r.Met || r.verdict() != "missed by 50 %" {
+		t.Errorf("%+v: %s", r, r.verdict())
+	}
+}
+
+func TestTableIsReplacedAndNothingElse(t *testing.T) {
+	t.Parallel()
+	page := "before\n" + begin + "old\n" + end + "after\n"
+	got, err := replace(page, table{{"a", "b"}, {"1", "µ"}}.text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "before\n" + begin + "\n| a | b |\n|---|---|\n| 1 | µ |\n\n" + end + "after\n"; got != want {
+		t.Errorf("got %q", got)
+	}
+	if _, err := replace("no table here", ""); err == nil {
+		t.Error("a page without a table is no error")
+	}
+}
+
+func TestPageHasAPlaceForTheTable(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/performance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), begin) || !strings.Contains(string(page), end) {
+		t.Error("docs/performance.md has no marks for the table")
+	}
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// reach is one figure that is to be reached, and what was.
+type reach struct {
+	Name  string
+	Limit float64
+	Got   float64
+	Unit  string
+	Met   bool
+}
+
+func newReach(name string, limit, got float64, unit string) reach {
+	return reach{name, limit, got, unit, got <= limit}
+}
+
+func (r reach) verdict() string {
+	if r.Met {
+		return "met"
+	}
+	return fmt.Sprintf("missed by %.0f %%", 100*(r.Got/r.Limit-1))
+}
+
+// judge compares the figures with those that are to be reached.
+func (r *result) judge() (all []reach) {
+	for _, n := range concurrency {
+		all = append(all,
+			newReach(fmt.Sprintf("added p50 at %d, by nginx's", n), 1.5, r.addedRatio("bridge", n), "×"),
+			newReach(fmt.Sprintf("CPU per call at %d, by nginx's", n), 1.5, r.cpuRatio("bridge", n), "×"))
+	}
+	i := r.Identity
+	return append(all,
+		newReach("hook on connect() elsewhere: connect hook alone (UDP)", 100, float64(r.Hook.UDP.Added), "ns"),
+		newReach("hook on connect() elsewhere: with sockops (TCP)", 100, float64(r.Hook.TCP.Added), "ns"),
+		newReach("resident set at rest", 32, float64(r.memoryOf("bridge").AtRest)/(1<<20), "MiB"),
+		newReach("start to ready", 300, milliseconds(max(r.Starting.Ready, r.Starting.Notice)), "ms"),
+		newReach(fmt.Sprintf("added p50 of a known caller, with %d known by alone", i.Callers), 1.1, ratio(i.AddedMany, i.AddedFew), "×"),
+		newReach(fmt.Sprintf("first call of a new caller, the last by the first of %d", i.Callers), 1.1, ratio(i.NewLast, i.NewFirst), "×"),
+	)
+}
+
+func (r *result) row(proxy string, connections int) row {
+	for _, row := range r.Comparison.Rows {
+		if row.Proxy == proxy && row.Connections == connections {
+			return row
+		}
+	}
+	return row{}
+}
+
+func (r *result) memoryOf(proxy string) memory {
+	for _, m := range r.Comparison.Memory {
+		if m.Proxy == proxy {
+			return m
+		}
+	}
+	return memory{}
+}
+
+// added is what a proxy adds to the p50 of a direct call.
+func (r *result) added(proxy string, connections int) time.Duration {
+	return r.row(proxy, connections).P50 - r.row("direct", connections).P50
+}
+
+func (r *result) addedRatio(proxy string, connections int) float64 {
+	return ratio(r.added(proxy, connections), r.added("nginx", connections))
+}
+
+func (r *result) cpuRatio(proxy string, connections int) float64 {
+	return ratio(r.row(proxy, connections).CPU, r.row("nginx", connections).CPU)
+}
+
+func ratio(a, b time.Duration) float64 { return float64(a) / float64(b) }
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
