@@ -18,10 +18,10 @@ struct config {
 	__u64 heartbeat_limit; /* ns; a bridge silent for longer gets no calls */
 	__u32 mark;            /* SO_MARK of the bridge's own sockets */
 	__u32 netns;           /* inode number of the bridge's network namespace */
-	__u32 listen_ip4;      /* network byte order; 0: IPv4 is not redirected */
-	__u32 listen_ip6[4];   /* network byte order; 0: IPv6 is not redirected */
-	__u16 listen_port4;    /* network byte order */
-	__u16 listen_port6;    /* network byte order */
+	__u32 listen_ip4;      /* network byte order */
+	__u32 listen_ip6[4];   /* network byte order */
+	__u16 listen_port4;    /* network byte order; 0: IPv4 is not redirected */
+	__u16 listen_port6;    /* network byte order; 0: IPv6 is not redirected */
 	__u32 own_netns_only;  /* 1: callers in other network namespaces are left alone */
 	__u32 padding;
 };

@@ -163,7 +163,7 @@ static int redirect4(struct bpf_sock_addr *ctx)
 {
 	struct connection c = {.original_family = AF_INET};
 	__u32 netns = netns_of(ctx);
-	enum outcome outcome = verdict(ctx, netns, settings.listen_ip4 != 0);
+	enum outcome outcome = verdict(ctx, netns, settings.listen_port4 != 0);
 
 	if (outcome != OUTCOME_REDIRECTED)
 		return proceed(outcome);
@@ -208,7 +208,7 @@ static __always_inline void copy_ip6(volatile __u32 *to, const volatile __u32 *f
 static int redirect6(struct bpf_sock_addr *ctx, int mapped)
 {
 	struct connection c = {.original_family = AF_INET6};
-	int has_listener = mapped ? settings.listen_ip4 != 0 : settings.listen_ip6[0] != 0;
+	int has_listener = mapped ? settings.listen_port4 != 0 : settings.listen_port6 != 0;
 	__u32 netns = netns_of(ctx);
 	enum outcome outcome = verdict(ctx, netns, has_listener);
 

@@ -20,8 +20,8 @@ import (
 
 // server reads requests off connections and writes answers. net/http's would do both, but it
 // writes a status line and header lines of its own making, and it keeps a second goroutine for
-// each connection and throws both away after the one request that IMDS allows: measured, 40 % of
-// what a call costs (docs/performance.md). Requests are still parsed by net/http.
+// each connection and throws both away after the one request that IMDS allows. Requests are still
+// parsed by net/http.
 type server struct {
 	limits Limits
 	slots  *slots

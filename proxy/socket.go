@@ -13,8 +13,8 @@ import (
 // or tells why it is not.
 //
 // It is what net.Dialer does, without what a call to a literal address needs none of: name
-// resolution, a goroutine that watches a context, and asking the kernel for both ends. Measured,
-// that is a tenth of what a call costs (docs/performance.md).
+// resolution, a goroutine that watches a context, and asking the kernel for both ends: a tenth of
+// the CPU time of a call (docs/performance.md).
 func dial(to netip.AddrPort, deadline time.Time, prepare func(fd int) error) (*os.File, error) {
 	family, address := sockaddr(to)
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)

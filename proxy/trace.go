@@ -39,8 +39,7 @@ func startTrace(ctx context.Context, tracer trace.Tracer, c *Call, who []attribu
 	if !server.IsRecording() {
 		return ctx, nil
 	}
-	server.SetAttributes(requestAttributes(method, c)...)
-	server.SetAttributes(who...)
+	server.SetAttributes(append(requestAttributes(method, c, len(who)), who...)...)
 	if c.Error != "" || c.Status >= 500 {
 		server.SetStatus(codes.Error, shorten(causeText(c)))
 	}
@@ -80,8 +79,9 @@ func inboundLinks(c *Call) []trace.Link {
 	return []trace.Link{{SpanContext: inbound}}
 }
 
-func requestAttributes(method string, c *Call) []attribute.KeyValue {
-	a := make([]attribute.KeyValue, 0, 24)
+// requestAttributes leaves room for so many more.
+func requestAttributes(method string, c *Call, more int) []attribute.KeyValue {
+	a := make([]attribute.KeyValue, 0, 24+more)
 	a = append(a,
 		semconv.HTTPRequestMethodKey.String(method),
 		semconv.URLScheme("http"),
@@ -90,7 +90,6 @@ func requestAttributes(method string, c *Call) []attribute.KeyValue {
 		semconv.NetworkTransportTCP,
 		semconv.NetworkPeerAddress(c.Client.Addr().String()),
 		semconv.NetworkPeerPort(int(c.Client.Port())),
-		semconv.ClientAddress(c.Client.Addr().String()),
 		attribute.String("imds.version", c.Kind.String()),
 		attribute.String("imds.route", c.Route.Pattern),
 		attribute.String("imds.verdict", string(c.Decision.Verdict)),
@@ -170,17 +169,25 @@ func callerAttributes(who person) []attribute.KeyValue {
 		a = append(a, semconv.ContainerRuntimeName(who.ContainerRuntime))
 	}
 	if len(who.Ancestors) > 0 {
-		a = append(a, attribute.StringSlice("imds.caller.ancestors", ancestorLines(who.Ancestors)))
+		a = append(a, attribute.String("imds.caller.ancestors", lineage(who.Ancestors)))
 	}
 	return a
 }
 
-func ancestorLines(ancestors []caller.Process) []string {
-	lines := make([]string, len(ancestors))
+// lineage is the ancestors in one line, the parent first. One string costs an export a fraction of
+// what a list does.
+func lineage(ancestors []caller.Process) string {
+	var b strings.Builder
 	for i, p := range ancestors {
-		lines[i] = fmt.Sprintf("%d\t%s\t%s", p.PID, p.Comm, p.Executable)
+		if i > 0 {
+			b.WriteString(" < ")
+		}
+		fmt.Fprintf(&b, "%d %s", p.PID, p.Comm)
+		if p.Executable != "" {
+			fmt.Fprintf(&b, " (%s)", p.Executable)
+		}
 	}
-	return lines
+	return b.String()
 }
 
 func startLeg(ctx context.Context, tracer trace.Tracer, c *Call, leg *Leg) endedSpan {

@@ -185,7 +185,7 @@ func TestHostileCallerIsHarmlessInSpans(t *testing.T) {
 		Client: netip.MustParseAddrPort("192.0.2.1:1"),
 		Caller: &caller.Caller{},
 	}
-	for _, kv := range append(requestAttributes("GET", c), callerAttributes(person{Caller: c.Caller})...) {
+	for _, kv := range append(requestAttributes("GET", c, 0), callerAttributes(person{Caller: c.Caller})...) {
 		if kv.Value.Type() == attribute.STRING && len(kv.Value.AsString()) > 4*maxText {
 			t.Errorf("%s has %d bytes", kv.Key, len(kv.Value.AsString()))
 		}

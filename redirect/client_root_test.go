@@ -24,6 +24,7 @@ func init() { roles["client"] = beClient }
 // call is one connect() that a client makes, and how.
 type call struct {
 	To     string // address and port
+	First  string // address and port to connect the same socket to before, which must fail
 	How    string // "": connect(); else a key of connects
 	From   string // address and port to bind to first
 	Device string // to bind to first
@@ -144,6 +145,15 @@ func (c call) try(s *sighting) error {
 	}
 	if s.NetNSCookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil {
 		return err
+	}
+	if c.First != "" {
+		_, first, err := sockaddr(c.First)
+		if err != nil {
+			return err
+		}
+		if err := unix.Connect(fd, first); err != unix.ENETUNREACH {
+			return fmt.Errorf("the first connect returned %v", err)
+		}
 	}
 	connect, ok := connects[c.How]
 	if !ok {

@@ -75,6 +75,24 @@ func TestRecordIsGoneWhenTheConnectionIsRefused(t *testing.T) {
 	b.expectCounters(t, map[Outcome]uint64{"redirected": 4, "closed": 4})
 }
 
+// The kernel calls no hook when a connection fails for want of a route.
+func TestFailedAttemptIsNoRecordOfWhatTheSocketDoesNext(t *testing.T) {
+	t.Parallel()
+	b := newBridge(t)
+	at := netip.AddrPortFrom(b.Host().Addr(), listen4.Port()).String() // another listener, the same port
+	l, err := b.Host().Listen("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client := start(t, b.IMDS(), []call{{First: imds4, To: at, Keep: true}}) // has no route to the bridge
+	if s := client.next(t); s.Error != "" || s.Peer != at {
+		t.Errorf("connected to %s, error %q", s.Peer, s.Error)
+	}
+	b.expectNoRecords(t)
+	b.expectCounters(t, map[Outcome]uint64{"redirected": 1})
+}
+
 func TestRecordsAreBoundedAndTheNewestIsAlwaysThere(t *testing.T) {
 	t.Parallel()
 	const connections = 64
@@ -244,13 +262,19 @@ func TestCallersThatCannotBeToldApartAreAmbiguous(t *testing.T) {
 			impersonator, _ := impersonate(t, attacker, to, from, listener)
 			client := start(t, victim, []call{{To: to, From: from.String(), Keep: true}})
 			client.next(t)
-			if a := b.next(t); a.err != nil || !a.record.Ambiguous || a.record.NetNS != uint32(inode(t, victim.Path())) {
+			a := b.next(t)
+			if a.err != nil || !a.record.Ambiguous || a.record.NetNS != uint32(inode(t, victim.Path())) {
 				t.Errorf("with an impersonator the caller is %+v, %v", a.record, a.err)
 			}
-			for _, c := range []*process{impersonator, client} {
-				if err := c.end(); err != nil {
-					t.Fatal(err)
-				}
+			if err := impersonator.end(); err != nil {
+				t.Fatal(err)
+			}
+			b.expectCounters(t, map[Outcome]uint64{"redirected": 2, "joined": 2, "ambiguous": 1, "closed": 1})
+			if got, err := b.lookup(a.Conn); err != nil || got != a.record {
+				t.Errorf("after an impersonator the caller is %+v, %v; was %+v", got, err, a.record)
+			}
+			if err := client.end(); err != nil {
+				t.Fatal(err)
 			}
 			b.expectNoRecords(t)
 		})

@@ -189,11 +189,14 @@ func TestOtherNamespacesAreLeftAloneWhenAskedFor(t *testing.T) {
 func TestLoopbackListenerServesNoOtherNamespace(t *testing.T) {
 	t.Parallel()
 	b := newBridge(t, func(o *Options) {
-		o.Listen, o.Listen6 = mustAddrPort("127.0.0.1:8254"), netip.AddrPort{}
+		o.Listen, o.Listen6 = mustAddrPort("127.0.0.1:8254"), mustAddrPort("[::1]:8254")
 	})
 	standIn(t, b.Lab, imds4, imds6)
-	expectIMDS(t, addContainer(t, b, "one"), call{To: imds4})
-	b.expectCounters(t, map[Outcome]uint64{"other_netns": 1})
+	expectIMDS(t, addContainer(t, b, "one"), call{To: imds4}, call{To: imds6})
+	b.expectCounters(t, map[Outcome]uint64{"other_netns": 2})
+	for _, to := range []string{imds4, imds6, mapped4} {
+		expectCall(t, b, b.Host(), call{To: to})
+	}
 }
 
 func TestSilentBridgeGetsNoCalls(t *testing.T) {

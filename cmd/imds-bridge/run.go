@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -50,12 +52,25 @@ Telemetry is set up by the standard OTEL_* variables; without any, there are log
 			}
 			// A reader of our log that goes away is no reason to end.
 			signal.Ignore(syscall.SIGPIPE)
+			frugal()
 			return runBridge(cmd.Context(), c, cmd.ErrOrStderr())
 		},
 	}
 	config.Bind(cmd.Flags())
 	cmd.Flags().BoolVar(&printConfig, "print-config", false, "print the effective configuration and where each setting comes from, then exit")
 	return cmd
+}
+
+// frugal fits Go's runtime to an agent that shares a host with its workloads: one thread at a time
+// does what IMDS allows (some hundred calls a second and network interface) many times over, and
+// spares each call the waking of others. GOMAXPROCS and GOGC change that as usual.
+func frugal() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(200)
+	}
 }
 
 // runBridge runs the phases of the bridge's life in order.
