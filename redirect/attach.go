@@ -253,7 +253,8 @@ func (r *Redirect) Close() error {
 func closeLinks(links []link.Link) error {
 	var errs []error
 	for _, l := range links {
-		errs = append(errs, l.Close())
+		// To close alone is not enough: a process that was just forked has a copy until its exec.
+		errs = append(errs, l.Detach(), l.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -31,7 +31,7 @@ type call struct {
 	V6Only bool
 	Mark   int
 	Comm   string // name of the thread
-	Thread bool   // not from the first thread
+	Thread bool   // not from the first thread, but from a younger one
 	Exec   bool   // from another program in the same process: exec() comes first
 	Keep   bool   // do not wait for an answer, and close when standard input ends
 	Hear   bool   // wait for an answer in spite of Keep
@@ -99,20 +99,29 @@ func execInto(task any) error {
 	return syscall.Exec("/proc/self/exe", os.Args, os.Environ())
 }
 
-// onThread calls f on one thread, another one than the process's first if that is asked for.
-func onThread(other bool, f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		if other && unix.Gettid() == unix.Getpid() {
-			onThread(true, f) // on another thread, for this one is held
-			return
-		}
-		f()
-	}()
-	<-done
+// onThread calls f on one thread; if that is asked for, on one that is younger than the process, so
+// that the two can be told apart by their start.
+func onThread(younger bool, f func()) {
+	for called := false; !called; {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			runtime.LockOSThread() // and never unlocked: the thread ends here
+			if younger && startTick("thread-self") == startTick("self") {
+				return
+			}
+			f()
+			called = true
+		}()
+		<-done
+	}
+}
+
+// startTick is the start time in /proc/<task>/stat: field 22, the 20th after the name.
+func startTick(task string) string {
+	stat, _ := os.ReadFile("/proc/" + task + "/stat")
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	return fields[19]
 }
 
 // make makes the call, on the calling thread.

@@ -243,3 +243,38 @@ func describe(spec *ebpf.CollectionSpec) map[string]string {
 	}
 	return d
 }
+
+func TestReadmeNamesAllOfTheContract(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../bpf/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	spec := hookSpec(t)
+	for name := range spec.Programs {
+		names = append(names, name)
+	}
+	for name := range spec.Maps {
+		if !strings.HasPrefix(name, ".") {
+			names = append(names, name)
+		}
+	}
+	for name := range spec.Variables {
+		names = append(names, name)
+	}
+	for _, o := range outcomes {
+		names = append(names, string(o))
+	}
+	for _, name := range names {
+		if !strings.Contains(string(readme), "`"+name+"`") {
+			t.Errorf("bpf/README.md says nothing of %s", name)
+		}
+	}
+	for _, o := range outcomes {
+		bypass := o.Bypass() || o == "exempt"
+		if row := fmt.Sprintf("\n| `%s` | IMDS |", o); strings.Contains(string(readme), row) != bypass {
+			t.Errorf("bpf/README.md is wrong about where a call goes that is %s", o)
+		}
+	}
+}

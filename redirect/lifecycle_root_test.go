@@ -112,6 +112,28 @@ func TestCloseLeavesNothingAttached(t *testing.T) {
 	b.expectCounters(t, map[Outcome]uint64{"redirected": 1, "joined": 1, "closed": 1}) // as they were
 }
 
+// As one has that was forked and did not exec yet.
+func TestDetachDoesNotWaitForAProcessThatHoldsACopyOfTheLink(t *testing.T) {
+	t.Parallel()
+	b := newBridge(t)
+	standIn(t, b.Lab, imds4, imds6)
+	for _, l := range b.hook.links {
+		fd, err := unix.Dup(l.(*link.RawLink).FD())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	if err := b.hook.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	expectIMDS(t, b.Host(), call{To: imds4}, call{To: imds6})
+	if err := b.hook.Close(); err != nil {
+		t.Fatal(err)
+	}
+	expectAttached(t, b.Lab, 0)
+}
+
 func TestKilledBridgeLeavesNothingAttached(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -126,15 +126,16 @@ func addAddress(a netip.Addr) (*netlink.Addr, error) {
 }
 
 // awaitRoute waits until a is reachable. The kernel adds the route to an IPv6 address on a work
-// queue, after the call that adds the address has returned (net/ipv6/addrconf.c).
+// queue, after the call that adds the address has returned (net/ipv6/addrconf.c): as a rule within
+// a millisecond, later where many network namespaces come and go.
 func awaitRoute(a netip.Addr) error {
-	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		routes, err := netlink.RouteGet(a.AsSlice())
 		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s was added to lo and is not reachable (%v)", a, err)
+			return fmt.Errorf("%s was added to lo and does not become reachable", a)
 		}
 	}
 }

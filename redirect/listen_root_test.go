@@ -101,7 +101,8 @@ func TestListenerIsReachableAtOnce(t *testing.T) {
 	host := newLab(t).Host()
 	for name, at := range bothFamilies {
 		t.Run(name, func(t *testing.T) {
-			for range 50 {
+			for i := range uint16(50) { // each on another port: see TestLeftoverIsRemovedUnlessSomebodyListens
+				at := netip.AddrPortFrom(at.Addr(), at.Port()+i)
 				l := mustListen(t, host, at)
 				c, err := host.DialContext(t.Context(), "tcp", at.String())
 				if err != nil {

@@ -78,19 +78,37 @@ func TestRecordIsGoneWhenTheConnectionIsRefused(t *testing.T) {
 // The kernel calls no hook when a connection fails for want of a route.
 func TestFailedAttemptIsNoRecordOfWhatTheSocketDoesNext(t *testing.T) {
 	t.Parallel()
-	b := newBridge(t)
-	at := netip.AddrPortFrom(b.Host().Addr(), listen4.Port()).String() // another listener, the same port
-	l, err := b.Host().Listen("tcp", at)
-	if err != nil {
-		t.Fatal(err)
+	for name, first := range map[string]string{"IPv4": imds4, "IPv6": imds6} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBridge(t)
+			host, port := b.Host().Addr(), listen4.Port()
+			if first == imds6 {
+				host = b.Host().Addr6()
+			}
+			at := netip.AddrPortFrom(host, port).String() // not the bridge's, and the same port
+			elsewhere := netip.AddrPortFrom(host, port+1).String()
+			for _, to := range []string{at, elsewhere} {
+				l, err := b.Host().Listen("tcp", to)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer l.Close()
+			}
+			for _, to := range []string{at, elsewhere} {
+				client := start(t, b.IMDS(), []call{{First: first, To: to, Keep: true}}) // has no route to the bridge
+				if s := client.next(t); s.Error != "" || s.Peer != to {
+					t.Errorf("connected to %s, error %q", s.Peer, s.Error)
+				}
+				if to == at {
+					b.expectNoRecords(t)
+				}
+			}
+			if n := entries(t, b.hook.objects.Connections); n != 0 {
+				t.Errorf("%d connections are recorded", n)
+			}
+		})
 	}
-	defer l.Close()
-	client := start(t, b.IMDS(), []call{{First: imds4, To: at, Keep: true}}) // has no route to the bridge
-	if s := client.next(t); s.Error != "" || s.Peer != at {
-		t.Errorf("connected to %s, error %q", s.Peer, s.Error)
-	}
-	b.expectNoRecords(t)
-	b.expectCounters(t, map[Outcome]uint64{"redirected": 1})
 }
 
 func TestRecordsAreBoundedAndTheNewestIsAlwaysThere(t *testing.T) {
