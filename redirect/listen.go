@@ -171,6 +171,9 @@ func isOwn(a *netlink.Addr) bool {
 // findAddress returns a as an interface has it, nil when none has.
 func findAddress(a netip.Addr) (*netlink.Addr, error) {
 	all, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	for tries := 0; tries < 100 && errors.Is(err, netlink.ErrDumpInterrupted); tries++ {
+		all, err = netlink.AddrList(nil, netlink.FAMILY_ALL) // an address came or went meanwhile
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -180,6 +183,17 @@ func findAddress(a netip.Addr) (*netlink.Addr, error) {
 		}
 	}
 	return nil, nil
+}
+
+// listAddresses asks again when addresses changed while the kernel told them.
+func listAddresses() (all []netlink.Addr, err error) {
+	for range 10 {
+		all, err = netlink.AddrList(nil, netlink.FAMILY_ALL)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
 }
 
 // RemoveLeftover removes an address that a bridge added to lo and did not live to remove. It leaves

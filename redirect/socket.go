@@ -29,10 +29,14 @@ func (r *Redirect) WatchHopLimit(fd int) (hopLimit func() (int, error), err erro
 	}
 	return func() (int, error) {
 		var ttl uint32
-		err := r.objects.HopLimits.LookupAndDelete(&cookie, &ttl)
+		// In two steps: a hash map knows lookup and delete in one since Linux 5.14 only.
+		err := r.objects.HopLimits.Lookup(&cookie, &ttl)
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
 			return 0, nil
 		}
-		return int(ttl), err
+		if err != nil {
+			return 0, err
+		}
+		return int(ttl), r.objects.HopLimits.Delete(&cookie)
 	}, nil
 }
