@@ -64,6 +64,8 @@ func (c Config) Validate() error {
 	v.within("limits.write_timeout", c.Limits.WriteTimeout, time.Millisecond, time.Hour)
 	v.within("limits.idle_timeout", c.Limits.IdleTimeout, time.Millisecond, time.Hour)
 
+	v.check("admin.listen", c.Admin.Listen == "" || c.Admin.Listen != c.Redirect.Listen.String() && c.Admin.Listen != c.Redirect.Listen6.String(),
+		"must not be redirect.listen")
 	v.check("admin.listen", isAdmin(c.Admin.Listen),
 		`must be a port on loopback, like 127.0.0.1:8255, or unix: and an absolute path, or "" for off; the network never reaches it`)
 	return errors.Join(v.problems...)

@@ -62,9 +62,9 @@ func Attach(o Options) (_ *Redirect, err error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("make kernel maps (needs %v; before Linux 5.11 also LimitMEMLOCK=infinity): %w", Capabilities, err)
 	}
-	cgroup, err := os.Open(o.Cgroup)
+	cgroup, err := os.OpenFile(o.Cgroup, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open cgroup: %w", err)
+		return nil, fmt.Errorf("redirect.cgroup: %w", err)
 	}
 	defer cgroup.Close()
 	if err := checkCgroup2(cgroup); err != nil {

@@ -98,7 +98,7 @@ func checkCgroup2(dir *os.File) error {
 		return fmt.Errorf("inspect cgroup %s: %w", dir.Name(), err)
 	}
 	if s.Type != unix.CGROUP2_SUPER_MAGIC {
-		return fmt.Errorf("%s: %w (cgroup v1, or no cgroup at all)", dir.Name(), ErrNotCgroup2)
+		return fmt.Errorf("redirect.cgroup: %s: %w (cgroup v1, or no cgroup at all; findmnt -t cgroup2 tells where one is)", dir.Name(), ErrNotCgroup2)
 	}
 	return nil
 }

@@ -170,10 +170,7 @@ func isOwn(a *netlink.Addr) bool {
 
 // findAddress returns a as an interface has it, nil when none has.
 func findAddress(a netip.Addr) (*netlink.Addr, error) {
-	all, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
-	for tries := 0; tries < 100 && errors.Is(err, netlink.ErrDumpInterrupted); tries++ {
-		all, err = netlink.AddrList(nil, netlink.FAMILY_ALL) // an address came or went meanwhile
-	}
+	all, err := listAddresses()
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -196,20 +193,37 @@ func listAddresses() (all []netlink.Addr, err error) {
 	return all, err
 }
 
+// Leftover is what became of an address that a bridge may have left on lo.
+type Leftover string
+
+const (
+	LeftoverRemoved Leftover = "removed from lo"
+	LeftoverInUse   Leftover = "kept: somebody listens there"
+	LeftoverForeign Leftover = "kept: no bridge added it"
+	LeftoverNone    Leftover = "nothing to remove"
+)
+
 // RemoveLeftover removes an address that a bridge added to lo and did not live to remove. It leaves
 // one alone that the operator made, or on which somebody listens.
-func RemoveLeftover(at netip.AddrPort) (removed bool, err error) {
-	if !at.IsValid() {
-		return false, nil
-	}
+func RemoveLeftover(at netip.AddrPort) (Leftover, error) {
 	present, err := findAddress(at.Addr())
-	if err != nil || present == nil || !isOwn(present) {
-		return false, err
+	switch {
+	case err != nil:
+		return "", err
+	case present == nil:
+		return LeftoverNone, nil
+	case !isOwn(present):
+		return LeftoverForeign, nil
 	}
-	if used, err := hasListener(present.IP, 0); used || err != nil {
-		return false, err
+	if used, err := hasListener(present.IP, 0); err != nil {
+		return "", err
+	} else if used {
+		return LeftoverInUse, nil
 	}
-	return true, removeAddress(newAddress(at.Addr()), 0)
+	if err := removeAddress(newAddress(at.Addr()), 0); err != nil {
+		return "", fmt.Errorf("%w (needs CAP_NET_ADMIN)", err)
+	}
+	return LeftoverRemoved, nil
 }
 
 // removeAddress leaves an address where another bridge listens, on another port than ours: one that

@@ -268,21 +268,21 @@ func TestLeftoverIsRemovedUnlessSomebodyListens(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if removed, err := RemoveLeftover(at); removed || err != nil {
-			t.Errorf("removed under a listener: %t, %v", removed, err)
+		if what, err := RemoveLeftover(at); what != LeftoverInUse || err != nil {
+			t.Errorf("under a listener: %q, %v", what, err)
 		}
 		if err := listener.TCPListener.Close(); err != nil { // as a bridge that died: the address stays
 			return err
 		}
 		// Not at once: a process that another test forks has a copy of the listener until its exec.
 		eventually(t, func() error {
-			if removed, err := RemoveLeftover(at); !removed || err != nil {
-				return fmt.Errorf("left behind: %t, %v", removed, err)
+			if what, err := RemoveLeftover(at); what != LeftoverRemoved || err != nil {
+				return fmt.Errorf("left behind: %q, %v", what, err)
 			}
 			return nil
 		})
-		if removed, err := RemoveLeftover(at); removed || err != nil {
-			t.Errorf("removed twice: %t, %v", removed, err)
+		if what, err := RemoveLeftover(at); what != LeftoverNone || err != nil {
+			t.Errorf("the second time: %q, %v", what, err)
 		}
 		return nil
 	})

@@ -66,7 +66,7 @@ func Start(ctx context.Context, o Options) (_ *Telemetry, err error) {
 
 	local := jsonHandler(t.lines, o.Level)
 	reportSDK(slog.New(redactor{local}))
-	if err := checkEnvironment(); err != nil {
+	if err := CheckEnvironment(); err != nil {
 		return nil, err
 	}
 	res, err := describe(ctx, o.Version)

@@ -254,19 +254,28 @@ func TestConsole(t *testing.T) {
 
 func TestBadVariables(t *testing.T) {
 	for variables, want := range map[string]string{
-		"OTEL_TRACES_EXPORTER=zipkin":                               `OTEL_TRACES_EXPORTER="zipkin" (otlp, console and none are known)`,
+		"OTEL_TRACES_EXPORTER=zipkin":                               `OTEL_TRACES_EXPORTER="zipkin" must be otlp, console or none`,
 		"OTEL_LOGS_EXPORTER=otpl":                                   `OTEL_LOGS_EXPORTER="otpl"`,
 		"OTEL_METRICS_EXPORTER=x":                                   `OTEL_METRICS_EXPORTER="x"`,
 		"OTEL_TRACES_EXPORTER=otlp OTEL_EXPORTER_OTLP_PROTOCOL=udp": "grpc",
-		"OTEL_EXPORTER_OTLP_ENDPOINT=collector:4317":                `OTEL_EXPORTER_OTLP_ENDPOINT="collector:4317" is not a URL`,
+		"OTEL_EXPORTER_OTLP_ENDPOINT=collector:4317":                `OTEL_EXPORTER_OTLP_ENDPOINT="collector:4317" must be a URL`,
 		"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=localhost":                "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
 		"OTEL_RESOURCE_ATTRIBUTES=no-value":                         "OTEL_RESOURCE_ATTRIBUTES",
+		"OTEL_METRICS_EXPORTER=prometheus":                          "/metrics on admin.listen",
+		"OTEL_EXPORTER_OTLP_PROTOCOL=grcp":                          `OTEL_EXPORTER_OTLP_PROTOCOL="grcp" must be grpc or http/protobuf`,
+		"OTEL_EXPORTER_OTLP_HEADERS=key:s3cr3t":                     "OTEL_EXPORTER_OTLP_HEADERS must be a list like name=value",
+		"OTEL_EXPORTER_OTLP_CERTIFICATE=/no/such.pem":               `OTEL_EXPORTER_OTLP_CERTIFICATE="/no/such.pem" must be a file`,
+		"OTEL_TRACES_SAMPLER=bogus":                                 `OTEL_TRACES_SAMPLER="bogus"`,
 	} {
 		t.Run(variables, func(t *testing.T) {
 			environment(t, strings.Fields(variables)...)
-			_, err := Start(t.Context(), Options{Logs: &logBuffer{}})
+			logs := &logBuffer{}
+			_, err := Start(t.Context(), Options{Logs: logs})
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("error %v, want it to hold %q", err, want)
+			}
+			if err != nil && strings.Contains(err.Error()+logs.String(), "s3cr3t") {
+				t.Errorf("the value of a secret is shown: %v", err)
 			}
 		})
 	}

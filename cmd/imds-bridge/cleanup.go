@@ -28,11 +28,15 @@ run none any more. Needs CAP_NET_ADMIN.`,
 			}
 			var errs []error
 			for _, at := range []netip.AddrPort{c.Redirect.Listen, c.Redirect.Listen6} {
-				removed, err := redirect.RemoveLeftover(at)
-				errs = append(errs, err)
-				if removed {
-					fmt.Fprintf(cmd.OutOrStdout(), "removed %s from lo\n", at.Addr())
+				if !at.IsValid() {
+					continue
 				}
+				what, err := redirect.RemoveLeftover(at)
+				if err != nil {
+					errs = append(errs, err)
+					continue
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", at.Addr(), what)
 			}
 			return errors.Join(errs...)
 		},

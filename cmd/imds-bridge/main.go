@@ -26,7 +26,7 @@ const (
 var errUsage = errors.New("usage")
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -57,7 +57,11 @@ func rootCommand() *cobra.Command {
 		Long: `imds-bridge stands between the workloads of an EC2 host and the instance
 metadata service. A kernel hook on connect() brings their calls to a local proxy,
 which names the caller, upgrades IMDSv1 calls to IMDSv2 and reports each call as
-a log line, an OpenTelemetry trace and metrics.`,
+a log line, an OpenTelemetry trace and metrics.
+
+Exit codes: 0 done; 1 tried, and could not; 2 the call or the configuration is wrong,
+and nothing was tried.`,
+		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,

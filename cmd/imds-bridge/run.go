@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,7 +33,7 @@ func runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Run the bridge",
 		Long: `Redirect this host's calls to the instance metadata service to the bridge, until
-SIGTERM or SIGINT. Needs root, or the capabilities ` + fmt.Sprint(neededCapabilities()) + `.
+SIGTERM, SIGINT or SIGHUP. Needs root, or the capabilities ` + strings.Join(neededCapabilities(), " ") + `.
 
 Settings come from --config, then from IMDS_BRIDGE_* variables, then from flags.
 Telemetry is set up by the standard OTEL_* variables; without any, there are logs alone.`,
@@ -44,6 +45,9 @@ Telemetry is set up by the standard OTEL_* variables; without any, there are log
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.Load(os.Environ(), cmd.Flags())
 			if err != nil {
+				return usage(err)
+			}
+			if err := telemetry.CheckEnvironment(); err != nil {
 				return usage(err)
 			}
 			if printConfig {
@@ -84,6 +88,12 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 	}
 	defer flush(t, logs)
 	log := t.Logger()
+	// Whoever reads the log as JSON learns of the end too.
+	defer func() {
+		if err != nil {
+			log.Error("stopped", "error", err.Error())
+		}
+	}()
 	log.Info("starting", "version", version, "redirector", "ebpf", "mode", c.Mode, "containers_v1", c.Containers.V1, "containers_tokens", c.Containers.Tokens)
 
 	b, err := newBridge(ctx, c, t)
