@@ -100,13 +100,14 @@ func (p *Proxy) Serve(l net.Listener) error {
 	return nil
 }
 
-// WarmUp fetches the bridge's own token, so that the first call to upgrade need not wait for it.
-// A policy that upgrades nothing needs none.
+// WarmUp says whether IMDS can be reached, and fetches the bridge's own token, so that the first
+// call to upgrade need not wait for it. A policy that upgrades nothing needs none.
 func (p *Proxy) WarmUp() error {
+	deadline := time.Now().Add(p.upstream.Timeout)
 	if p.policy.Mode != policy.UpgradeCalls && p.policy.ContainersV1 != policy.Upgrade {
-		return nil
+		return p.upstream.reach(deadline)
 	}
-	_, err := p.tokens.get(time.Now().Add(p.upstream.Timeout), &Call{})
+	_, err := p.tokens.get(deadline, &Call{})
 	return err
 }
 

@@ -37,6 +37,29 @@ func dial(to netip.AddrPort, deadline time.Time, prepare func(fd int) error) (*o
 	return conn, nil
 }
 
+// connected waits until a connection that dial began is there, or tells why it is not.
+func connected(conn *os.File) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Write(func(fd uintptr) (done bool) {
+		if _, err := unix.Getpeername(int(fd)); err == nil {
+			return true
+		}
+		if errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err != nil || errno != 0 {
+			failed = fmt.Errorf("connect to %s: %w", conn.Name(), unix.Errno(errno))
+			return true
+		}
+		return false
+	})
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", conn.Name(), err)
+	}
+	return failed
+}
+
 func sockaddr(to netip.AddrPort) (family int, _ unix.Sockaddr) {
 	if to.Addr().Is4() {
 		return unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}

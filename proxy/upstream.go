@@ -52,6 +52,16 @@ func (u *upstream) address(c *Call) netip.AddrPort {
 	return u.IPv4
 }
 
+// reach connects, and sends nothing: a call would be counted as one of IMDSv1.
+func (u *upstream) reach(deadline time.Time) error {
+	conn, err := dial(u.IPv4, deadline, func(fd int) error { return u.prepare(fd, &request{}, nil) })
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return connected(conn)
+}
+
 // upstreamAnswer is an answer of IMDS, and how it came. Closing its body closes the connection.
 type upstreamAnswer struct {
 	*http.Response

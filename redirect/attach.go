@@ -14,9 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrUnsupported is returned by [Attach] when the running kernel lacks what the hook needs.
-var ErrUnsupported = errors.New("kernel lacks what the hook needs (Linux 5.10 with BTF, or newer)")
-
 // Options say what to redirect to where.
 type Options struct {
 	// Cgroup is the cgroup2 directory whose processes are redirected, its descendants' included.
@@ -59,6 +56,9 @@ type Redirect struct {
 // It needs [Capabilities], and returns an error that is [ErrUnsupported] where the kernel
 // cannot do it. Nothing is left behind by an error.
 func Attach(o Options) (_ *Redirect, err error) {
+	if err := checkKernel(); err != nil {
+		return nil, err
+	}
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("make kernel maps (needs %v; before Linux 5.11 also LimitMEMLOCK=infinity): %w", Capabilities, err)
 	}
@@ -121,7 +121,7 @@ func (r *Redirect) load(o Options) error {
 	case errors.Is(err, ebpf.ErrNotSupported):
 		return fmt.Errorf("%w: %s", ErrUnsupported, err)
 	case errors.As(err, &verifier):
-		// Without CAP_PERFMON it is the verifier that refuses.
+		// Version and BTF are there: what is left is CAP_PERFMON, without which the verifier refuses.
 		return fmt.Errorf("load the kernel program (needs %v): %+v", Capabilities, verifier)
 	default:
 		return fmt.Errorf("load the kernel program: %w", err)

@@ -77,8 +77,12 @@ func HasIPv6() bool {
 }
 
 func listenError(at netip.AddrPort, err error) error {
+	setting := "redirect.listen"
+	if at.Addr().Is6() {
+		setting = "redirect.listen6"
+	}
 	if errors.Is(err, unix.EADDRINUSE) {
-		return fmt.Errorf("listen on %s: another process has the address (another imds-bridge? see ss -ltnp; or set redirect.listen): %w", at, err)
+		return fmt.Errorf("listen on %s: another process has the address (another imds-bridge? see ss -ltnp; or set %s): %w", at, setting, err)
 	}
 	return fmt.Errorf("listen on %s: %w", at, err)
 }

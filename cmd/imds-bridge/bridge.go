@@ -230,7 +230,7 @@ func (b *bridge) beat(hook *redirect.Redirect) {
 // be reached.
 func (b *bridge) warmUp() {
 	if err := b.proxy.WarmUp(); err != nil {
-		b.log.Warn("IMDS gives no session token: v1 calls cannot be upgraded yet (is HttpEndpoint enabled? is there a route to it? see upstream.ipv4)", "error", err.Error())
+		b.log.Warn("IMDS does not answer the bridge: calls get 503 until it does (is HttpEndpoint enabled? is there a route to upstream.ipv4?)", "error", err.Error())
 	}
 }
 
