@@ -16,10 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // serve runs a server on address until the test ends. ready says what /readyz says.
 func serve(t *testing.T, address string, ready *atomic.Bool) net.Listener {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -231,6 +232,9 @@ func isReady(name string) (bool, error) {
 		return false, nil
 	}
 	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		return false, nil // addresses change at this moment: ask again
+	}
 	if err != nil {
 		return false, fmt.Errorf("list addresses of %s: %w", name, err)
 	}

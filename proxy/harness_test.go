@@ -16,17 +16,15 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
-	"go.uber.org/goleak"
 
 	"github.com/imds-bridge/imds-bridge/caller"
 	"github.com/imds-bridge/imds-bridge/policy"
 	"github.com/imds-bridge/imds-bridge/simulator"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // bench is a simulator, a bridge before it, and what the bridge reports.
 type bridge struct {
@@ -42,12 +40,14 @@ type bridge struct {
 type setup struct {
 	metadata  simulator.MetadataOptions
 	behaviour simulator.Behaviour
+	tree      *simulator.Tree // nil: the built-in one
 	policy    policy.Policy
 	peer      *Peer // nil: a process of the host
 	unknown   bool  // no kernel record
 	limits    Limits
 	upstream  Upstream
 	tracer    *sdktrace.TracerProvider
+	meter     metric.MeterProvider
 	caller    func(caller.Origin) *caller.Caller
 }
 
@@ -62,7 +62,7 @@ func (s setup) start(t *testing.T) *bridge { t.Helper(); return s.startWithLooku
 
 func (s setup) startWithLookup(t *testing.T, lookup func(client, listener netip.AddrPort) (Peer, error)) *bridge {
 	t.Helper()
-	imds, err := simulator.New(simulator.Options{Metadata: s.metadata, Behaviour: s.behaviour})
+	imds, err := simulator.New(simulator.Options{Metadata: s.metadata, Behaviour: s.behaviour, Tree: s.tree})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,6 +87,9 @@ func (s setup) startWithLookup(t *testing.T, lookup func(client, listener netip.
 	if s.tracer == nil {
 		s.tracer = sdktrace.NewTracerProvider(sdktrace.WithSyncer(b.spans))
 	}
+	if s.meter == nil {
+		s.meter = metricnoop.NewMeterProvider()
+	}
 	if s.caller == nil {
 		s.caller = func(o caller.Origin) *caller.Caller { return &caller.Caller{Origin: o, Comm: "test", Complete: true} }
 	}
@@ -98,7 +101,7 @@ func (s setup) startWithLookup(t *testing.T, lookup func(client, listener netip.
 		Upstream:       s.upstream,
 		Logger:         slog.New(slog.NewJSONHandler(b.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		TracerProvider: s.tracer,
-		MeterProvider:  metricnoop.NewMeterProvider(),
+		MeterProvider:  s.meter,
 		Tracing:        true,
 		Dropped:        func(signal string) { b.drops.Store(signal, true) },
 	})

@@ -10,12 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 
 	"github.com/imds-bridge/imds-bridge/imds"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // start serves a simulator on loopback until the test ends.
 func start(t testing.TB, options Options) (*Simulator, string) {

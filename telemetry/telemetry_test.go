@@ -16,10 +16,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const secretToken = "AQAEAK-1234567890abcdefghijklmnopqrstuvwxyzABCDEFGHIJK=="
 
