@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
 )
 
 // serve runs a server on address until the test ends. ready says what /readyz says.

@@ -27,6 +27,32 @@ func TestServiceHasTheNeededCapabilities(t *testing.T) {
 	}
 }
 
+// What the unit promises besides: it is active once the hook is proven, a bridge that died is cleaned up
+// after, the maps of kernels before 5.11 fit, and no new privileges can be had.
+func TestServiceKeepsItsPromises(t *testing.T) {
+	t.Parallel()
+	for setting, want := range map[string]string{
+		"Type":            "notify",
+		"ExecStopPost":    "-/usr/bin/imds-bridge cleanup",
+		"LimitMEMLOCK":    "infinity",
+		"NoNewPrivileges": "yes",
+	} {
+		if got := strings.Join(serviceSetting(t, setting), " "); got != want {
+			t.Errorf("%s=%s, want %s", setting, got, want)
+		}
+	}
+}
+
+func TestReadersAreToldTheNeededCapabilities(t *testing.T) {
+	t.Parallel()
+	for _, page := range []string{"README.md", "../README.md"} {
+		named := sorted(regexp.MustCompile(`CAP_[A-Z_]+`).FindAllString(read(t, page), -1))
+		if got := slices.Compact(named); !slices.Equal(got, needed) {
+			t.Errorf("%s names %v, want %v", page, got, needed)
+		}
+	}
+}
+
 // serviceSetting returns the words of a setting of the unit.
 func serviceSetting(t *testing.T, name string) []string {
 	t.Helper()

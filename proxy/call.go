@@ -70,6 +70,17 @@ func misdirected(c *connection, cause error) *Call {
 	}
 }
 
+// ownLegs are those that no other call shares: a token that many wait for is fetched once.
+func (c *Call) ownLegs() []Leg {
+	own := make([]Leg, 0, len(c.Legs))
+	for _, leg := range c.Legs {
+		if !leg.Token {
+			own = append(own, leg)
+		}
+	}
+	return own
+}
+
 func newCall(c *connection, r *http.Request) *Call {
 	return &Call{
 		Start:     time.Now(),

@@ -56,10 +56,14 @@ func (m *metrics) record(c *Call) {
 	ctx := context.Background()
 	m.requests.Add(ctx, 1, m.option(key, requestLabels))
 	m.duration.Inst().Record(ctx, c.End.Sub(c.Start).Seconds(), m.option(key, durationLabels))
-	for i := range c.Legs {
-		leg := &c.Legs[i]
-		key := labels{method: knownMethod(leg.Method), status: leg.Status}
-		m.upstream.Inst().Record(ctx, leg.End.Sub(leg.Start).Seconds(), m.option(key, legLabels))
+	m.recordLegs(c.ownLegs())
+}
+
+// recordLegs counts exchanges with IMDS, each once.
+func (m *metrics) recordLegs(legs []Leg) {
+	for i := range legs {
+		key := labels{method: knownMethod(legs[i].Method), status: legs[i].Status}
+		m.upstream.Inst().Record(context.Background(), legs[i].End.Sub(legs[i].Start).Seconds(), m.option(key, legLabels))
 	}
 }
 

@@ -61,13 +61,10 @@ func (t *tokens) get(deadline time.Time, call *Call) (string, error) {
 	defer late.Stop()
 	select {
 	case r := <-fetched:
-		if r.Err != nil {
-			return "", r.Err
-		}
 		f := r.Val.(fetch)
 		// The fetch belongs on the trace of every call that waited for it.
 		call.Legs = append(call.Legs, f.legs...)
-		return f.token, nil
+		return f.token, r.Err
 	case <-late.C:
 		return "", fmt.Errorf("wait for a session token: %w", os.ErrDeadlineExceeded)
 	}
@@ -89,9 +86,13 @@ type fetch struct {
 
 // fetch asks for a token of the longest life, on nobody's time but its own: the caller that
 // happened to start it may go away.
-func (t *tokens) fetch(call *Call) (fetch, error) {
+func (t *tokens) fetch(call *Call) (f fetch, err error) {
 	own := &Call{Peer: call.Peer} // the address family of the call, nothing else of it
 	asked := time.Now()
+	defer func() {
+		f.legs = own.Legs
+		t.metrics.recordLegs(own.Legs)
+	}()
 	answer, err := t.upstream.roundTrip(asked.Add(t.upstream.Timeout), own, request{
 		method: http.MethodPut,
 		target: imds.TokenPath,
@@ -105,17 +106,18 @@ func (t *tokens) fetch(call *Call) (fetch, error) {
 	})
 	if err != nil {
 		t.metrics.tokenFetched("unreachable")
-		return fetch{}, fmt.Errorf("fetch a session token: %w", err)
+		return f, fmt.Errorf("fetch a session token: %w", err)
 	}
 	defer answer.Body.Close()
 	token, life, err := readToken(answer.Response)
 	if err != nil {
 		t.metrics.tokenFetched("refused")
-		return fetch{}, fmt.Errorf("fetch a session token: %w", err)
+		return f, fmt.Errorf("fetch a session token: %w", err)
 	}
 	t.metrics.tokenFetched("ok")
 	t.keep(token, asked, life)
-	return fetch{token: token, legs: own.Legs}, nil
+	f.token = token
+	return f, nil
 }
 
 func readToken(resp *http.Response) (token string, life time.Duration, err error) {

@@ -168,6 +168,9 @@ func callerAttributes(who person) []attribute.KeyValue {
 	if who.ContainerRuntime != "" {
 		a = append(a, semconv.ContainerRuntimeName(who.ContainerRuntime))
 	}
+	if who.ambiguous {
+		a = append(a, attribute.Bool("imds.caller.ambiguous", true))
+	}
 	if len(who.Ancestors) > 0 {
 		a = append(a, attribute.String("imds.caller.ancestors", lineage(who.Ancestors)))
 	}

@@ -113,7 +113,8 @@ func TestTokenThatIsNeverGoodIsRetriedOnce(t *testing.T) {
 	}
 }
 
-func TestTokenIsRenewedBeforeItEnds(t *testing.T) {
+// TestTokenLivesAsLongAsIMDSSays asks for two and a half lives of a token.
+func TestTokenLivesAsLongAsIMDSSays(t *testing.T) {
 	t.Parallel()
 	var fetches atomic.Int32
 	endpoint := newEndpoint(t, func(r *http.Request) string {

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/imds-bridge/imds-bridge/imds"
 )
 

@@ -140,8 +140,16 @@ func TestWithoutVariablesNothingLeaves(t *testing.T) {
 }
 
 func TestExport(t *testing.T) {
-	c := startCollector(t)
-	environment(t, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.url, "OTEL_RESOURCE_ATTRIBUTES=deployment.environment.name=test,host.name=web1")
+	for protocol, start := range map[string]func(*testing.T) *collector{
+		"http/protobuf": startCollector,
+		"grpc":          startCollectorGRPC,
+	} {
+		t.Run(protocol, func(t *testing.T) { testExport(t, protocol, start(t)) })
+	}
+}
+
+func testExport(t *testing.T, protocol string, c *collector) {
+	environment(t, "OTEL_EXPORTER_OTLP_PROTOCOL="+protocol, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.url, "OTEL_RESOURCE_ATTRIBUTES=deployment.environment.name=test,host.name=web1")
 	tel, logs := start(t)
 	if !tel.Tracing() {
 		t.Error("Tracing() = false")
