@@ -1,42 +1,9 @@
 package admin
 
 import (
-	"fmt"
-	"net"
-	"os"
-	"path/filepath"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/imds-bridge/imds-bridge/leaktest"
 )
 
-// TestMain fails when the tests leave a goroutine or a file descriptor behind.
-func TestMain(m *testing.M) {
-	// The runtime opens what it keeps for itself with the first socket.
-	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
-		l.Close()
-	}
-	before := openFiles()
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		for fd, file := range openFiles() {
-			if before[fd] == "" {
-				fmt.Fprintf(os.Stderr, "leaked file descriptor %s: %s\n", fd, file)
-				code = max(code, 1)
-			}
-		}
-		os.Exit(code)
-	}))
-}
-
-// openFiles are the descriptors of this process, and what they are of.
-func openFiles() map[string]string {
-	files := make(map[string]string)
-	links, _ := filepath.Glob("/proc/self/fd/*")
-	for _, link := range links {
-		// The one that read the directory is closed by now.
-		if file, err := os.Readlink(link); err == nil {
-			files[filepath.Base(link)] = file
-		}
-	}
-	return files
-}
+func TestMain(m *testing.M) { leaktest.Main(m) }
