@@ -150,8 +150,8 @@ func (w *answerWriter) writeLocal(resp *http.Response) {
 	_, _ = w.ReadFrom(resp.Body) // a caller that is gone needs no answer
 }
 
-// discard leaves the caller without an answer: what the engine writes from now on goes nowhere.
-func (w *answerWriter) discard() {
+// abandon leaves the caller without an answer: what the engine writes from now on goes nowhere.
+func (w *answerWriter) abandon() {
 	w.conn.Conn.Close()
 	w.keep = false
 }

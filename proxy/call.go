@@ -53,7 +53,7 @@ const (
 	errorNotRecorded = "not_recorded"
 	errorPath        = "path"
 	errorTarget      = "target"
-	errorBody        = "body_too_large"
+	errorBody        = "body" // too large, or it did not come whole
 	errorWithheld    = "hop_limit"
 	errorMalformed   = "malformed"
 )

@@ -248,7 +248,7 @@ func (e *exchange) answer(resp *http.Response, err error) *http.Response {
 	switch {
 	case errors.Is(err, errWithheld):
 		e.call.Error = errorWithheld
-		e.writer.discard()
+		e.writer.abandon()
 		return local(http.StatusServiceUnavailable, "withheld")
 	case resp == nil:
 		e.call.Error, e.call.Cause = errorUpstream, err

@@ -261,17 +261,22 @@ func (b *bridge) watchHopLimit(fd int) (func() (int, error), error) {
 	return hook.WatchHopLimit(fd)
 }
 
-// close undoes what newBridge and attach did, as far as they came.
+// close undoes what newBridge and attach did, as far as they came. Calls that were redirected before
+// a start failed are answered like any others: the hook's records go last.
 func (b *bridge) close() error {
 	close(b.beating)
 	var errs []error
-	if hook := b.hook.Load(); hook != nil {
-		errs = append(errs, hook.Close())
+	hook := b.hook.Load()
+	if hook != nil {
+		errs = append(errs, hook.Detach())
 	}
 	if b.proxy != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), drainPatience)
 		defer cancel()
 		errs = append(errs, b.proxy.Shutdown(ctx))
+	}
+	if hook != nil {
+		errs = append(errs, hook.Close())
 	}
 	for _, l := range b.listeners {
 		errs = append(errs, l.Close())
