@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What the kernel program and redirect/ (Go) agree on. bpf2go makes the Go types
- * from this header; redirect/contract_test.go compares them with the object's BTF.
+ * What the kernel programs and redirect/ (Go) agree on. bpf2go makes the Go types
+ * from this header; redirect/hook/contract_test.go compares them with the object's BTF.
  *
  * Addresses are 16 bytes in network byte order, IPv4 as ::ffff:a.b.c.d. Padding is
  * written out: the structs are map keys and values, and every byte counts.
@@ -25,7 +25,7 @@ struct config {
 	__u32 own_netns_only;  /* 1: callers in other network namespaces are left alone */
 	__u32 padding;
 };
-_Static_assert(sizeof(struct config) == 48, "read by redirect/attach.go");
+_Static_assert(sizeof(struct config) == 48, "read by redirect/hook/attach.go");
 
 /*
  * struct connection: who called connect(), and for where.
@@ -50,7 +50,7 @@ struct connection {
 	__u8 comm[COMM_LEN];
 	__u32 padding;
 };
-_Static_assert(sizeof(struct connection) == 112, "read by redirect/connection.go");
+_Static_assert(sizeof(struct connection) == 112, "read by redirect/hook/lookup.go");
 
 /*
  * struct endpoints: both ends of a redirected connection, as its TCP segments carry them.
@@ -68,7 +68,7 @@ struct endpoints {
 	__u8 own_netns;      /* 1: the bridge's own network namespace */
 	__u16 padding;
 };
-_Static_assert(sizeof(struct endpoints) == 40, "written by redirect/connection.go");
+_Static_assert(sizeof(struct endpoints) == 40, "written by redirect/hook/lookup.go");
 
 /* enum outcome: what became of each connect() to IMDS; indexes of the map counters. */
 enum outcome {

@@ -12,11 +12,11 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/imds-bridge/imds-bridge/caller"
-	"github.com/imds-bridge/imds-bridge/redirect"
+	"github.com/imds-bridge/imds-bridge/redirect/hook"
 )
 
 // needed is what the code says that it needs.
-var needed = sorted(slices.Concat(redirect.Capabilities, caller.Capabilities))
+var needed = sorted(slices.Concat(hook.Capabilities, caller.Capabilities))
 
 func TestServiceHasTheNeededCapabilities(t *testing.T) {
 	t.Parallel()

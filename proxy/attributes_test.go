@@ -48,10 +48,10 @@ var ofWhole = map[string]any{
 // TestAttributesOfTheCallersSpan compares all there are, so that none can be lost or added unseen.
 func TestAttributesOfTheCallersSpan(t *testing.T) {
 	t.Parallel()
-	ipv6 := &Peer{OwnNetNS: true, Origin: caller.Origin{PID: 4242}, Original: netip.MustParseAddrPort("[fd00:ec2::254]:80")}
+	ipv6 := &caller.Peer{OwnNetNS: true, Origin: caller.Origin{PID: 4242}, Original: netip.MustParseAddrPort("[fd00:ec2::254]:80")}
 	for _, c := range []struct {
 		name string
-		peer *Peer
+		peer *caller.Peer
 		raw  string
 		want map[string]any
 	}{

@@ -17,7 +17,7 @@ import (
 type connection struct {
 	net.Conn
 	client, listener netip.AddrPort
-	peer             Peer
+	peer             caller.Peer
 	busy             atomic.Bool // a request is under way
 	release          func()
 	limited          bool // a hop limit is set on the socket
@@ -33,10 +33,10 @@ func (p *Proxy) admit(raw net.Conn) *connection {
 		client:   addrPort(raw.RemoteAddr()),
 		listener: addrPort(raw.LocalAddr()),
 	}
-	peer, err := p.lookup(c.client, c.listener)
+	peer, err := p.lookup(raw)
 	if err != nil {
 		p.metrics.missed()
-		p.reports.add(misdirected(c, err))
+		p.reporter.Connection(misdirected(c, err))
 		turnAway(raw, misdirectedAnswer)
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/imds-bridge/imds-bridge/imds"
 	"github.com/imds-bridge/imds-bridge/policy"
+	"github.com/imds-bridge/imds-bridge/report"
 )
 
 // holdLimit bounds how long a token request whose answer may not reach its caller is kept
@@ -60,7 +61,7 @@ type exchange struct {
 	proxy  *Proxy
 	conn   *connection
 	writer *answerWriter
-	call   *Call
+	call   *report.Call
 	body   []byte
 
 	deadline time.Time // for the head of IMDS's answer
@@ -86,20 +87,19 @@ func (p *Proxy) serve(w *answerWriter, r *http.Request) {
 // malformed reports what was no request, or not one that can be passed on.
 func (p *Proxy) malformed(c *connection, status int, cause error) {
 	now := time.Now()
-	p.finish(&Call{
+	p.finish(&report.Call{
 		Start: now, Client: c.client, Listener: c.listener, Peer: c.peer,
 		Caller:   c.name(p.caller),
-		Decision: policy.Decision{Verdict: policy.Deny, Reason: errorMalformed},
+		Decision: policy.Decision{Verdict: policy.Deny, Reason: report.ErrorMalformed},
 		Status:   status,
-		Error:    errorMalformed,
+		Error:    report.ErrorMalformed,
 		Cause:    cause,
 	})
 }
 
-func (p *Proxy) finish(call *Call) {
+func (p *Proxy) finish(call *report.Call) {
 	call.End = time.Now()
-	p.metrics.record(call)
-	p.reports.add(call)
+	p.reporter.Call(call)
 }
 
 // refuse turns away what is never for IMDS, whoever sends it.
@@ -107,12 +107,12 @@ func (e *exchange) refuse(r *http.Request) *http.Response {
 	call := e.call
 	call.Caller = e.conn.name(e.proxy.caller)
 	if r.Method == http.MethodConnect || r.URL.IsAbs() || r.URL.Host != "" {
-		call.Error = errorTarget
+		call.Error = report.ErrorTarget
 		return local(http.StatusBadRequest, "IMDS is no proxy: ask for a path")
 	}
 	path, err := imds.Canonical(r.RequestURI)
 	if err != nil {
-		call.Error, call.Cause = errorPath, err
+		call.Error, call.Cause = report.ErrorPath, err
 		return local(http.StatusBadRequest, "the path can be read in more than one way")
 	}
 	call.Path = path
@@ -130,10 +130,10 @@ func (e *exchange) readBody(r *http.Request) *http.Response {
 	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
 	switch {
 	case err != nil:
-		e.call.Error, e.call.Cause = errorBody, err
+		e.call.Error, e.call.Cause = report.ErrorBody, err
 		return local(http.StatusBadRequest, "the request's body could not be read")
 	case int64(len(body)) > limit:
-		e.call.Error = errorBody
+		e.call.Error = report.ErrorBody
 		return local(http.StatusRequestEntityTooLarge, "the request's body is too large")
 	}
 	e.body = body
@@ -247,11 +247,11 @@ func (e *exchange) limitHops(resp *http.Response, received hopLimit) (*http.Resp
 func (e *exchange) answer(resp *http.Response, err error) *http.Response {
 	switch {
 	case errors.Is(err, errWithheld):
-		e.call.Error = errorWithheld
+		e.call.Error = report.ErrorWithheld
 		e.writer.abandon()
 		return local(http.StatusServiceUnavailable, "withheld")
 	case resp == nil:
-		e.call.Error, e.call.Cause = errorUpstream, err
+		e.call.Error, e.call.Cause = report.ErrorUpstream, err
 		e.writer.head = nil // of an answer that came to nothing
 		// Neither 403, 404 nor 405: those make SDKs give up on IMDSv2. 503 makes them retry.
 		resp = local(http.StatusServiceUnavailable, "IMDS does not answer")

@@ -23,6 +23,7 @@ import (
 
 	"github.com/imds-bridge/imds-bridge/caller"
 	"github.com/imds-bridge/imds-bridge/policy"
+	"github.com/imds-bridge/imds-bridge/report"
 	"github.com/imds-bridge/imds-bridge/simulator"
 )
 
@@ -31,10 +32,11 @@ type bridge struct {
 	imds *simulator.Simulator
 	imdsAddr,
 	addr string
-	proxy *Proxy
-	logs  *lines
-	spans *tracetest.InMemoryExporter
-	drops *sync.Map
+	proxy    *Proxy
+	reporter *report.Reporter
+	logs     *lines
+	spans    *tracetest.InMemoryExporter
+	drops    *sync.Map
 }
 
 type setup struct {
@@ -42,8 +44,8 @@ type setup struct {
 	behaviour simulator.Behaviour
 	tree      *simulator.Tree // nil: the built-in one
 	policy    policy.Policy
-	peer      *Peer // nil: a process of the host
-	unknown   bool  // no kernel record
+	peer      *caller.Peer // nil: a process of the host
+	unknown   bool         // no kernel record
 	limits    Limits
 	upstream  Upstream
 	tracer    *sdktrace.TracerProvider
@@ -60,7 +62,7 @@ var standardLimits = Limits{
 
 func (s setup) start(t *testing.T) *bridge { t.Helper(); return s.startWithLookup(t, s.lookup) }
 
-func (s setup) startWithLookup(t *testing.T, lookup func(client, listener netip.AddrPort) (Peer, error)) *bridge {
+func (s setup) startWithLookup(t *testing.T, lookup func(net.Conn) (caller.Peer, error)) *bridge {
 	t.Helper()
 	imds, err := simulator.New(simulator.Options{Metadata: s.metadata, Behaviour: s.behaviour, Tree: s.tree})
 	if err != nil {
@@ -93,17 +95,26 @@ func (s setup) startWithLookup(t *testing.T, lookup func(client, listener netip.
 	if s.caller == nil {
 		s.caller = func(o caller.Origin) *caller.Caller { return &caller.Caller{Origin: o, Comm: "test", Complete: true} }
 	}
-	b.proxy, err = New(Options{
-		Lookup:         lookup,
-		Caller:         s.caller,
-		Policy:         s.policy,
-		Limits:         s.limits,
-		Upstream:       s.upstream,
-		Logger:         slog.New(slog.NewJSONHandler(b.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	logger := slog.New(slog.NewJSONHandler(b.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	b.reporter, err = report.New(report.Options{
+		Logger:         logger,
 		TracerProvider: s.tracer,
 		MeterProvider:  s.meter,
 		Tracing:        true,
 		Dropped:        func(signal string) { b.drops.Store(signal, true) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.proxy, err = New(Options{
+		Lookup:        lookup,
+		Caller:        s.caller,
+		Policy:        s.policy,
+		Limits:        s.limits,
+		Upstream:      s.upstream,
+		Reporter:      b.reporter,
+		Logger:        logger,
+		MeterProvider: s.meter,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -121,14 +132,14 @@ func (s setup) startWithLookup(t *testing.T, lookup func(client, listener netip.
 	return b
 }
 
-func (s setup) lookup(client, _ netip.AddrPort) (Peer, error) {
+func (s setup) lookup(accepted net.Conn) (caller.Peer, error) {
 	if s.unknown {
-		return Peer{}, errors.New("no record")
+		return caller.Peer{}, errors.New("no record")
 	}
 	if s.peer != nil {
 		return *s.peer, nil
 	}
-	return Peer{
+	return caller.Peer{
 		OwnNetNS: true,
 		Origin:   caller.Origin{PID: 4242, Started: time.Hour},
 		Original: netip.MustParseAddrPort("169.254.169.254:80"),
@@ -142,6 +153,9 @@ func (b *bridge) stop(t *testing.T) {
 	defer cancel()
 	if err := b.proxy.Shutdown(ctx); err != nil {
 		t.Errorf("Shutdown: %v", err)
+	}
+	if err := b.reporter.Close(ctx); err != nil {
+		t.Errorf("close the reporter: %v", err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imds-bridge/imds-bridge/caller"
 	"github.com/imds-bridge/imds-bridge/policy"
 )
 
@@ -27,11 +28,11 @@ var tokenRequest = ask("PUT", "/latest/api/token", "X-aws-ec2-metadata-token-ttl
 // with at least so many hops left.
 func TestTokenGoesAsFarAsIMDSMeantItTo(t *testing.T) {
 	t.Parallel()
-	container := &Peer{Original: netip.MustParseAddrPort("169.254.169.254:80")}
+	container := &caller.Peer{Original: netip.MustParseAddrPort("169.254.169.254:80")}
 	for _, c := range []struct {
 		name      string
 		hops      int
-		peer      *Peer
+		peer      *caller.Peer
 		policy    policy.Policy
 		least     int
 		delivered bool
@@ -79,7 +80,7 @@ func sendWithMinTTL(t *testing.T, addr, raw string, ttl int) string {
 
 func TestWithheldAnswerIsReported(t *testing.T) {
 	t.Parallel()
-	b := setup{metadata: required, peer: &Peer{}, upstream: received(1)}.start(t)
+	b := setup{metadata: required, peer: &caller.Peer{}, upstream: received(1)}.start(t)
 	if answer, err := trySend(b.addr, tokenRequest, 300*time.Millisecond); answer != "" {
 		t.Errorf("answer %q, %v", answer, err)
 	}

@@ -145,12 +145,12 @@ func TestNoCallerStarvesAnother(t *testing.T) {
 	limits.Connections, limits.ConnectionsPerCaller = 40, 10
 	const flooding = 30
 	var seen atomic.Uint32
-	b := setup{metadata: required, limits: limits}.startWithLookup(t, func(netip.AddrPort, netip.AddrPort) (Peer, error) {
+	b := setup{metadata: required, limits: limits}.startWithLookup(t, func(net.Conn) (caller.Peer, error) {
 		pid := seen.Add(1)
 		if pid <= flooding {
 			pid = 1 // the first connections are all of one process
 		}
-		return Peer{OwnNetNS: true, Origin: caller.Origin{PID: pid}, Original: netip.MustParseAddrPort("169.254.169.254:80")}, nil
+		return caller.Peer{OwnNetNS: true, Origin: caller.Origin{PID: pid}, Original: netip.MustParseAddrPort("169.254.169.254:80")}, nil
 	})
 	var held []net.Conn
 	for range flooding {
@@ -319,13 +319,13 @@ func TestForksShareALimit(t *testing.T) {
 	limits.Connections, limits.ConnectionsPerCaller = 20, 5
 	var seen atomic.Uint32
 	const flooding = 60
-	b := setup{metadata: required, limits: limits}.startWithLookup(t, func(netip.AddrPort, netip.AddrPort) (Peer, error) {
+	b := setup{metadata: required, limits: limits}.startWithLookup(t, func(net.Conn) (caller.Peer, error) {
 		n := seen.Add(1)
 		origin := caller.Origin{PID: n, UID: 33, CgroupID: 7}
 		if n > flooding {
 			origin = caller.Origin{PID: n, UID: 0, CgroupID: 8}
 		}
-		return Peer{OwnNetNS: true, Origin: origin, Original: netip.MustParseAddrPort("169.254.169.254:80")}, nil
+		return caller.Peer{OwnNetNS: true, Origin: origin, Original: netip.MustParseAddrPort("169.254.169.254:80")}, nil
 	})
 	for range flooding {
 		c, err := net.Dial("tcp", b.addr)

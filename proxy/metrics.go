@@ -2,40 +2,27 @@ package proxy
 
 import (
 	"context"
-	"net/http"
-	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
-	"go.opentelemetry.io/otel/semconv/v1.43.0/httpconv"
 )
 
-// metrics are the instruments of the HTTP path. Every label is from a closed set.
+// metrics are the instruments of what is no call. Every label is from a closed set.
 type metrics struct {
-	requests  metric.Int64Counter
-	duration  httpconv.ServerRequestDuration
-	upstream  httpconv.ClientRequestDuration
 	tokens    metric.Int64Counter
 	misses    metric.Int64Counter
 	turnAways metric.Int64Counter
-
-	sets sync.Map // labels of a call -> metric.MeasurementOption: there are few, and they recur
 }
 
 func newMetrics(provider metric.MeterProvider) (*metrics, error) {
 	meter := provider.Meter("github.com/imds-bridge/imds-bridge/proxy")
 	m := &metrics{}
-	var errs [6]error
-	m.requests, errs[0] = meter.Int64Counter("imds.requests", metric.WithUnit("{request}"),
-		metric.WithDescription("Requests that callers made, by version, verdict, route and status."))
-	m.duration, errs[1] = httpconv.NewServerRequestDuration(meter)
-	m.upstream, errs[2] = httpconv.NewClientRequestDuration(meter)
-	m.tokens, errs[3] = meter.Int64Counter("imds.token.fetches", metric.WithUnit("{fetch}"),
+	var errs [3]error
+	m.tokens, errs[0] = meter.Int64Counter("imds.token.fetches", metric.WithUnit("{fetch}"),
 		metric.WithDescription("Fetches of the bridge's own session token, by outcome: ok, refused, unreachable."))
-	m.misses, errs[4] = meter.Int64Counter("imds.lookups.missed", metric.WithUnit("{connection}"),
+	m.misses, errs[1] = meter.Int64Counter("imds.lookups.missed", metric.WithUnit("{connection}"),
 		metric.WithDescription("Connections to the listener that no kernel record names; they are refused."))
-	m.turnAways, errs[5] = meter.Int64Counter("imds.connections.refused", metric.WithUnit("{connection}"),
+	m.turnAways, errs[2] = meter.Int64Counter("imds.connections.refused", metric.WithUnit("{connection}"),
 		metric.WithDescription("Connections turned away because their caller, or all callers together, had too many."))
 	for _, err := range errs {
 		if err != nil {
@@ -45,79 +32,6 @@ func newMetrics(provider metric.MeterProvider) (*metrics, error) {
 	return m, nil
 }
 
-// labels tell calls apart in metrics.
-type labels struct {
-	version, verdict, method, route string
-	status                          int
-}
-
-func (m *metrics) record(c *Call) {
-	key := labels{c.Kind.String(), string(c.Decision.Verdict), knownMethod(c.Method), c.Route.Pattern, c.Status}
-	ctx := context.Background()
-	m.requests.Add(ctx, 1, m.option(key, requestLabels))
-	m.duration.Inst().Record(ctx, c.End.Sub(c.Start).Seconds(), m.option(key, durationLabels))
-	m.recordLegs(c.ownLegs())
-}
-
-// recordLegs counts exchanges with IMDS, each once.
-func (m *metrics) recordLegs(legs []Leg) {
-	for i := range legs {
-		key := labels{method: knownMethod(legs[i].Method), status: legs[i].Status}
-		m.upstream.Inst().Record(context.Background(), legs[i].End.Sub(legs[i].Start).Seconds(), m.option(key, legLabels))
-	}
-}
-
-type labelKind uint8
-
-const (
-	requestLabels labelKind = iota
-	durationLabels
-	legLabels
-)
-
-func (m *metrics) option(l labels, kind labelKind) metric.MeasurementOption {
-	type key struct {
-		labels
-		labelKind
-	}
-	if o, ok := m.sets.Load(key{l, kind}); ok {
-		return o.(metric.MeasurementOption)
-	}
-	o := metric.WithAttributeSet(attribute.NewSet(l.attributes(kind)...))
-	m.sets.Store(key{l, kind}, o)
-	return o
-}
-
-func (l labels) attributes(kind labelKind) []attribute.KeyValue {
-	var a []attribute.KeyValue
-	switch kind {
-	case requestLabels:
-		a = []attribute.KeyValue{
-			attribute.String("imds.version", l.version),
-			attribute.String("imds.verdict", l.verdict),
-			semconv.HTTPRoute(l.route),
-		}
-	case durationLabels:
-		a = []attribute.KeyValue{
-			semconv.HTTPRequestMethodKey.String(l.method),
-			semconv.URLScheme("http"),
-			semconv.HTTPRoute(l.route),
-		}
-	case legLabels:
-		a = []attribute.KeyValue{
-			semconv.HTTPRequestMethodKey.String(l.method),
-			semconv.ServerAddress("169.254.169.254"),
-			semconv.ServerPort(80),
-		}
-	}
-	if l.status != 0 {
-		a = append(a, semconv.HTTPResponseStatusCode(l.status))
-	} else {
-		a = append(a, semconv.ErrorTypeOther)
-	}
-	return a
-}
-
 func (m *metrics) tokenFetched(outcome string) {
 	m.tokens.Add(context.Background(), 1, metric.WithAttributes(attribute.String("imds.outcome", outcome)))
 }
@@ -125,13 +39,3 @@ func (m *metrics) tokenFetched(outcome string) {
 func (m *metrics) missed() { m.misses.Add(context.Background(), 1) }
 
 func (m *metrics) turnedAway() { m.turnAways.Add(context.Background(), 1) }
-
-// knownMethod keeps labels and span names closed: HTTP semantic conventions, http.request.method.
-func knownMethod(method string) string {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete,
-		http.MethodConnect, http.MethodOptions, http.MethodTrace, http.MethodPatch:
-		return method
-	}
-	return "_OTHER"
-}

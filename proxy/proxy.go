@@ -2,28 +2,18 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"time"
 
 	"github.com/elazarl/goproxy"
 	"go.opentelemetry.io/otel/metric"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/imds-bridge/imds-bridge/caller"
 	"github.com/imds-bridge/imds-bridge/policy"
+	"github.com/imds-bridge/imds-bridge/report"
 )
-
-// Peer is who made a redirected connection.
-type Peer struct {
-	Origin    caller.Origin
-	OwnNetNS  bool           // the caller is in the bridge's own network namespace
-	Ambiguous bool           // another namespace holds the same addresses and ports
-	Original  netip.AddrPort // what the caller asked for
-}
 
 // Limits bound what callers can take of the bridge.
 type Limits struct {
@@ -39,25 +29,22 @@ type Limits struct {
 // Options are what a Proxy works with.
 type Options struct {
 	// Lookup says whose connection this is. An error means nobody's that we may serve.
-	Lookup func(client, listener netip.AddrPort) (Peer, error)
+	Lookup func(accepted net.Conn) (caller.Peer, error)
 	// Caller names the process of a connection. Its result is not modified.
 	Caller   func(caller.Origin) *caller.Caller
 	Policy   policy.Policy
 	Limits   Limits
 	Upstream Upstream
 
-	Logger         *slog.Logger
-	TracerProvider trace.TracerProvider
-	MeterProvider  metric.MeterProvider
-	// Tracing tells that spans leave the process; without it none are made.
-	Tracing bool
-	// Dropped is told of telemetry that a full queue lost, by signal.
-	Dropped func(signal string)
+	// Reporter is told of every call. It is the caller's to close, after Shutdown.
+	Reporter      *report.Reporter
+	Logger        *slog.Logger
+	MeterProvider metric.MeterProvider
 }
 
 // Proxy serves redirected connections.
 type Proxy struct {
-	lookup   func(client, listener netip.AddrPort) (Peer, error)
+	lookup   func(accepted net.Conn) (caller.Peer, error)
 	caller   func(caller.Origin) *caller.Caller
 	policy   policy.Policy
 	limits   Limits
@@ -67,7 +54,7 @@ type Proxy struct {
 	server   *server
 	slots    *slots
 	metrics  *metrics
-	reports  *reports
+	reporter *report.Reporter
 }
 
 // New makes a Proxy. It serves once Serve is called.
@@ -77,16 +64,16 @@ func New(o Options) (*Proxy, error) {
 		return nil, fmt.Errorf("make metric instruments: %w", err)
 	}
 	p := &Proxy{
-		lookup:  o.Lookup,
-		caller:  o.Caller,
-		policy:  o.Policy,
-		limits:  o.Limits,
-		slots:   newSlots(o.Limits.Connections, o.Limits.ConnectionsPerCaller),
-		metrics: m,
-		reports: newReports(o),
+		lookup:   o.Lookup,
+		caller:   o.Caller,
+		policy:   o.Policy,
+		limits:   o.Limits,
+		slots:    newSlots(o.Limits.Connections, o.Limits.ConnectionsPerCaller),
+		metrics:  m,
+		reporter: o.Reporter,
 	}
 	p.upstream = &upstream{o.Upstream}
-	p.tokens = newTokens(p.upstream, m)
+	p.tokens = newTokens(p.upstream, m, o.Reporter.Legs)
 	p.engine = p.newEngine()
 	p.server = newServer(p, o.Logger)
 	return p, nil
@@ -94,7 +81,7 @@ func New(o Options) (*Proxy, error) {
 
 // Serve takes connections from l until Shutdown, and does not return before. It closes l.
 func (p *Proxy) Serve(l net.Listener) error {
-	if err := p.server.serve(l, p.admit); err != nil {
+	if err := p.server.serve(l); err != nil {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil
@@ -107,19 +94,14 @@ func (p *Proxy) WarmUp() error {
 	if p.policy.Mode != policy.UpgradeCalls && p.policy.ContainersV1 != policy.Upgrade {
 		return p.upstream.reach(deadline)
 	}
-	_, err := p.tokens.get(deadline, &Call{})
+	_, err := p.tokens.get(deadline, &report.Call{})
 	return err
 }
 
-// Shutdown stops accepting, waits for the calls under way until ctx ends, and reports what was
-// not reported yet.
+// Shutdown stops accepting, and waits for the calls under way until ctx ends.
 func (p *Proxy) Shutdown(ctx context.Context) error {
-	err := p.server.shutdown(ctx)
-	if err != nil {
-		err = fmt.Errorf("wait for calls under way: %w", err)
+	if err := p.server.shutdown(ctx); err != nil {
+		return fmt.Errorf("wait for calls under way: %w", err)
 	}
-	if closing := p.reports.close(ctx); closing != nil {
-		err = errors.Join(err, fmt.Errorf("report the last calls: %w", closing))
-	}
-	return err
+	return nil
 }

@@ -25,6 +25,7 @@ import (
 type server struct {
 	limits Limits
 	slots  *slots
+	admit  func(net.Conn) *connection // nil for one that is not served, and is ended
 	handle func(*answerWriter, *http.Request)
 	report func(c *connection, status int, cause error) // of what was no request
 	logger *slog.Logger
@@ -36,7 +37,7 @@ type server struct {
 	serving   sync.WaitGroup // connections
 
 	// idle leads to goroutines that have served before: their stacks have grown.
-	idle chan *connection
+	idle chan net.Conn
 	quit chan struct{} // closed at shutdown
 }
 
@@ -45,15 +46,15 @@ const workerPatience = 2 * time.Second
 
 func newServer(p *Proxy, logger *slog.Logger) *server {
 	return &server{
-		limits: p.limits, slots: p.slots, logger: logger, handle: p.serve, report: p.malformed,
+		limits: p.limits, slots: p.slots, logger: logger, admit: p.admit, handle: p.serve, report: p.malformed,
 		listeners: map[net.Listener]bool{},
-		idle:      make(chan *connection),
+		idle:      make(chan net.Conn),
 		quit:      make(chan struct{}),
 	}
 }
 
-// serve takes connections that admit lets in, until l or the server is closed. It closes l.
-func (s *server) serve(l net.Listener, admit func(net.Conn) *connection) error {
+// serve takes connections until l or the server is closed. It closes l.
+func (s *server) serve(l net.Listener) error {
 	defer l.Close()
 	if !s.track(l) {
 		return nil
@@ -63,9 +64,7 @@ func (s *server) serve(l net.Listener, admit func(net.Conn) *connection) error {
 		raw, err := l.Accept()
 		switch {
 		case err == nil:
-			if c := admit(raw); c != nil {
-				s.start(c)
-			}
+			s.start(raw)
 		case s.isClosing():
 			return nil
 		case isTemporary(err):
@@ -99,25 +98,25 @@ func isTemporary(err error) bool {
 	return errors.As(err, &t) && t.Temporary()
 }
 
-// start serves c on a goroutine that waits for one, or on a new one.
-func (s *server) start(c *connection) {
+// start serves a connection on a goroutine that waits for one, or on a new one.
+func (s *server) start(raw net.Conn) {
 	s.serving.Add(1)
 	select {
-	case s.idle <- c:
+	case s.idle <- raw:
 	default:
-		go s.work(c)
+		go s.work(raw)
 	}
 }
 
-func (s *server) work(c *connection) {
+func (s *server) work(raw net.Conn) {
 	patience := time.NewTimer(workerPatience)
 	defer patience.Stop()
 	for {
-		s.serveConnection(c)
+		s.serveConnection(raw)
 		s.serving.Done()
 		patience.Reset(workerPatience)
 		select {
-		case c = <-s.idle:
+		case raw = <-s.idle:
 		case <-patience.C:
 			return
 		case <-s.quit:
@@ -174,9 +173,14 @@ func stopAfterBacklog(l net.Listener) {
 }
 
 // serveConnection answers the requests of one connection, one after the other.
-func (s *server) serveConnection(c *connection) {
-	defer c.Close()
+func (s *server) serveConnection(raw net.Conn) {
 	defer s.survive()
+	// Not by who accepts: it can take time to find out who connects.
+	c := s.admit(raw)
+	if c == nil {
+		return
+	}
+	defer c.Close()
 	// As much as a head may take: what is beyond is not read, and the head not parsed.
 	limited := &io.LimitedReader{R: c.Conn}
 	reader := readers.Get().(*bufio.Reader)

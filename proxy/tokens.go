@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/imds-bridge/imds-bridge/imds"
+	"github.com/imds-bridge/imds-bridge/report"
 )
 
 // errNoTokens is returned when the endpoint answers, but hands out no tokens.
@@ -30,6 +31,7 @@ const maxToken = 1024
 type tokens struct {
 	upstream *upstream
 	metrics  *metrics
+	legs     func([]report.Leg) // counts those that are no call's own
 	flight   singleflight.Group
 
 	mu      sync.Mutex
@@ -38,13 +40,13 @@ type tokens struct {
 	expires time.Time
 }
 
-func newTokens(u *upstream, m *metrics) *tokens {
-	return &tokens{upstream: u, metrics: m}
+func newTokens(u *upstream, m *metrics, legs func([]report.Leg)) *tokens {
+	return &tokens{upstream: u, metrics: m, legs: legs}
 }
 
 // get returns a token that IMDS should know. However many callers wait, it is fetched once.
 // Nobody waits beyond deadline.
-func (t *tokens) get(deadline time.Time, call *Call) (string, error) {
+func (t *tokens) get(deadline time.Time, call *report.Call) (string, error) {
 	t.mu.Lock()
 	token, now := t.token, time.Now()
 	fresh, usable := now.Before(t.renew), now.Before(t.expires)
@@ -81,17 +83,17 @@ func (t *tokens) reject(token string) {
 
 type fetch struct {
 	token string
-	legs  []Leg
+	legs  []report.Leg
 }
 
 // fetch asks for a token of the longest life, on nobody's time but its own: the caller that
 // happened to start it may go away.
-func (t *tokens) fetch(call *Call) (f fetch, err error) {
-	own := &Call{Peer: call.Peer} // the address family of the call, nothing else of it
+func (t *tokens) fetch(call *report.Call) (f fetch, err error) {
+	own := &report.Call{Peer: call.Peer} // the address family of the call, nothing else of it
 	asked := time.Now()
 	defer func() {
 		f.legs = own.Legs
-		t.metrics.recordLegs(own.Legs)
+		t.legs(own.Legs)
 	}()
 	answer, err := t.upstream.roundTrip(asked.Add(t.upstream.Timeout), own, request{
 		method: http.MethodPut,

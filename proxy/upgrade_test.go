@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imds-bridge/imds-bridge/caller"
 	"github.com/imds-bridge/imds-bridge/policy"
 	"github.com/imds-bridge/imds-bridge/simulator"
 )
@@ -196,11 +197,11 @@ func TestEachRequestIsClassified(t *testing.T) {
 
 func TestModes(t *testing.T) {
 	t.Parallel()
-	host, container := (*Peer)(nil), &Peer{}
+	host, container := (*caller.Peer)(nil), &caller.Peer{}
 	for _, c := range []struct {
 		name   string
 		policy policy.Policy
-		peer   *Peer
+		peer   *caller.Peer
 		want   string
 	}{
 		{"observe", policy.Policy{Mode: policy.Observe, ContainersV1: policy.Pass}, host, "401"},
@@ -209,7 +210,7 @@ func TestModes(t *testing.T) {
 		{"container passed", policy.Policy{Mode: policy.UpgradeCalls, ContainersV1: policy.Pass}, container, "401"},
 		{"container upgraded", policy.Policy{Mode: policy.Enforce, ContainersV1: policy.Upgrade}, container, "200"},
 		{"container denied", policy.Policy{Mode: policy.UpgradeCalls, ContainersV1: policy.Deny}, container, "401"},
-		{"uncertain container", policy.Policy{Mode: policy.UpgradeCalls, ContainersV1: policy.Upgrade}, &Peer{Ambiguous: true}, "401"},
+		{"uncertain container", policy.Policy{Mode: policy.UpgradeCalls, ContainersV1: policy.Upgrade}, &caller.Peer{Ambiguous: true}, "401"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

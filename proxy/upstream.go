@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/imds-bridge/imds-bridge/imds"
+	"github.com/imds-bridge/imds-bridge/report"
 )
 
 // Upstream says where IMDS is and how to reach it.
@@ -45,7 +46,7 @@ type request struct {
 // 1, the least that IMDS can be set to.
 type hopLimit func() int
 
-func (u *upstream) address(c *Call) netip.AddrPort {
+func (u *upstream) address(c *report.Call) netip.AddrPort {
 	if a := c.Peer.Original.Addr().Unmap(); a.Is6() {
 		return u.IPv6
 	}
@@ -70,10 +71,10 @@ type upstreamAnswer struct {
 }
 
 // roundTrip returns the answer as soon as its head is there, until deadline.
-func (u *upstream) roundTrip(deadline time.Time, call *Call, r request) (_ upstreamAnswer, err error) {
-	leg := Leg{
+func (u *upstream) roundTrip(deadline time.Time, call *report.Call, r request) (_ upstreamAnswer, err error) {
+	leg := report.Leg{
 		Token: r.own, Start: time.Now(), Method: r.method,
-		Address: u.address(call), Resends: call.resends(r.own),
+		Address: u.address(call), Resends: call.Resends(r.own),
 	}
 	defer func() {
 		leg.End, leg.Err = time.Now(), err
@@ -165,17 +166,6 @@ func peekHead(reader *bufio.Reader) ([]byte, error) {
 			return bytes.Clone(got[:end+4]), nil
 		}
 	}
-}
-
-// resends counts the requests that went upstream for this call before, fetches of the bridge's
-// own token apart from the call itself.
-func (c *Call) resends(own bool) (n int) {
-	for _, leg := range c.Legs {
-		if leg.Token == own {
-			n++
-		}
-	}
-	return n
 }
 
 var (

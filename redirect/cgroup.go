@@ -92,6 +92,19 @@ func isCgroup2(path string) bool {
 	return unix.Statfs(path, &s) == nil && s.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
+// OpenCgroup opens a directory to attach programs to. The error for one that is not of a cgroup2
+// hierarchy is [ErrNotCgroup2].
+func OpenCgroup(path string) (*os.File, error) {
+	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("redirect.cgroup: %w", err)
+	}
+	if err := checkCgroup2(dir); err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return dir, nil
+}
+
 func checkCgroup2(dir *os.File) error {
 	var s unix.Statfs_t
 	if err := unix.Fstatfs(int(dir.Fd()), &s); err != nil {

@@ -1,2 +1,3 @@
-// Package redirect brings connections for IMDS to the bridge, and says whose they are.
+// Package redirect holds what redirectors share: the listener behind them, and what they know of
+// whose connection one is.
 package redirect

@@ -3,18 +3,48 @@
 package redirect
 
 import (
+	"context"
 	"errors"
-	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/imds-bridge/imds-bridge/lab"
 )
+
+var (
+	listen4 = netip.MustParseAddrPort("169.254.20.254:8254")
+	listen6 = netip.MustParseAddrPort("[fd69:6d64:7362::254]:8254")
+)
+
+func newLab(t *testing.T) *lab.Lab {
+	t.Helper()
+	l, err := lab.New(lab.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
+// listenIn calls Listen in a namespace. The listener must be closed there too.
+func listenIn(n *lab.Namespace, at netip.AddrPort) (listener *Listener, err error) {
+	err = n.Do(func() (err error) {
+		listener, err = Listen(context.Background(), at)
+		return err
+	})
+	return listener, err
+}
 
 // has says how an interface of the namespace has the address, nil when none has.
 func has(t *testing.T, n *lab.Namespace, a netip.Addr) (found *netlink.Addr) {
@@ -70,7 +100,7 @@ func TestListenAddsTheAddressToLoAndCloseRemovesIt(t *testing.T) {
 	for name, at := range bothFamilies {
 		t.Run(name, func(t *testing.T) {
 			l := mustListen(t, host, at)
-			if got := addrPort(l.Addr()); got != at {
+			if got := l.Addr().(*net.TCPAddr).AddrPort(); got != at {
 				t.Errorf("listens on %s", got)
 			}
 			a := has(t, host, at.Addr())
@@ -151,8 +181,8 @@ func TestListenOnLoopbackAddsNothing(t *testing.T) {
 	t.Parallel()
 	host := newLab(t).Host()
 	for _, at := range []string{"127.0.0.1:8254", "[::1]:8254"} {
-		closeIn(t, host, mustListen(t, host, mustAddrPort(at)))
-		if has(t, host, mustAddrPort(at).Addr()) == nil {
+		closeIn(t, host, mustListen(t, host, netip.MustParseAddrPort(at)))
+		if has(t, host, netip.MustParseAddrPort(at).Addr()) == nil {
 			t.Errorf("%s is gone from lo", at)
 		}
 	}
@@ -262,7 +292,7 @@ func TestHasIPv6IsOfTheNamespace(t *testing.T) {
 func TestLeftoverIsRemovedUnlessSomebodyListens(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	at := mustAddrPort("169.254.20.254:8254")
+	at := netip.MustParseAddrPort("169.254.20.254:8254")
 	err := l.Host().Do(func() error {
 		listener, err := Listen(t.Context(), at)
 		if err != nil {
@@ -275,12 +305,13 @@ func TestLeftoverIsRemovedUnlessSomebodyListens(t *testing.T) {
 			return err
 		}
 		// Not at once: a process that another test forks has a copy of the listener until its exec.
-		eventually(t, func() error {
-			if what, err := RemoveLeftover(at); what != LeftoverRemoved || err != nil {
-				return fmt.Errorf("left behind: %q, %v", what, err)
-			}
-			return nil
-		})
+		what, err := RemoveLeftover(at)
+		for deadline := time.Now().Add(30 * time.Second); what == LeftoverInUse && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+			what, err = RemoveLeftover(at)
+		}
+		if what != LeftoverRemoved || err != nil {
+			t.Errorf("left behind: %q, %v", what, err)
+		}
 		if what, err := RemoveLeftover(at); what != LeftoverNone || err != nil {
 			t.Errorf("the second time: %q, %v", what, err)
 		}

@@ -17,6 +17,8 @@ import (
 	"github.com/imds-bridge/imds-bridge/policy"
 	"github.com/imds-bridge/imds-bridge/proxy"
 	"github.com/imds-bridge/imds-bridge/redirect"
+	"github.com/imds-bridge/imds-bridge/redirect/hook"
+	"github.com/imds-bridge/imds-bridge/report"
 	"github.com/imds-bridge/imds-bridge/telemetry"
 )
 
@@ -31,7 +33,8 @@ type bridge struct {
 	cgroup    redirect.Cgroup
 	proxy     *proxy.Proxy
 	check     *selfCheck
-	hook      atomic.Pointer[redirect.Redirect] // nil before attach
+	reporter  *report.Reporter
+	hook      atomic.Pointer[hook.Hook] // nil before attach
 	ready     atomic.Bool
 	failed    chan error // ends the run
 	beating   chan struct{}
@@ -77,6 +80,18 @@ func (b *bridge) newProxy() error {
 		return err
 	}
 	c, t := b.config, b.telemetry
+	b.reporter, err = report.New(report.Options{
+		Logger:         b.log,
+		TracerProvider: t.TracerProvider(),
+		MeterProvider:  t.MeterProvider(),
+		Tracing:        t.Tracing(),
+		Dropped: func(signal string) {
+			t.Dropped(telemetry.Signal(signal), telemetry.QueueFull, 1)
+		},
+	})
+	if err != nil {
+		return err
+	}
 	b.proxy, err = proxy.New(proxy.Options{
 		Lookup: b.lookup,
 		Caller: callers.Caller,
@@ -101,29 +116,25 @@ func (b *bridge) newProxy() error {
 			Prepare:       func(fd int) error { return redirect.Exempt(fd, uint32(c.Redirect.Mark)) },
 			WatchHopLimit: b.watchHopLimit,
 		},
-		Logger:         b.log,
-		TracerProvider: t.TracerProvider(),
-		MeterProvider:  t.MeterProvider(),
-		Tracing:        t.Tracing(),
-		Dropped: func(signal string) {
-			t.Dropped(telemetry.Signal(signal), telemetry.QueueFull, 1)
-		},
+		Reporter:      b.reporter,
+		Logger:        b.log,
+		MeterProvider: t.MeterProvider(),
 	})
 	return err
 }
 
 // lookup says who made a connection: what redirect knows, in the proxy's words.
-func (b *bridge) lookup(client, listener netip.AddrPort) (proxy.Peer, error) {
-	hook := b.hook.Load()
-	if hook == nil {
-		return proxy.Peer{}, redirect.ErrNoRecord
+func (b *bridge) lookup(accepted net.Conn) (caller.Peer, error) {
+	attached := b.hook.Load()
+	if attached == nil {
+		return caller.Peer{}, redirect.ErrNoRecord
 	}
-	c, err := hook.Lookup(client, listener)
+	c, err := attached.Lookup(accepted)
 	if err != nil {
-		return proxy.Peer{}, err
+		return caller.Peer{}, err
 	}
 	b.check.saw(c)
-	return proxy.Peer{
+	return caller.Peer{
 		Origin: caller.Origin{
 			PID: c.PID, TID: c.TID, PPID: c.PPID,
 			UID: c.UID, GID: c.GID,
@@ -191,7 +202,7 @@ func (b *bridge) serveAdmin() error {
 // attach redirects from now on.
 func (b *bridge) attach() error {
 	r := b.config.Redirect
-	hook, err := redirect.Attach(redirect.Options{
+	attached, err := hook.Attach(hook.Options{
 		Cgroup:       b.cgroup.Path,
 		Listen:       r.Listen,
 		Listen6:      r.Listen6,
@@ -199,24 +210,24 @@ func (b *bridge) attach() error {
 		Mark:         uint32(r.Mark),
 		Heartbeat:    r.Heartbeat,
 		Connections:  uint32(r.Connections),
-		Attaching:    func(hook *redirect.Redirect) { b.hook.Store(hook) },
+		Attaching:    func(h *hook.Hook) { b.hook.Store(h) },
 	})
 	if err != nil {
 		b.hook.Store(nil)
 		return err
 	}
-	go b.beat(hook)
-	return hook.Observe(b.telemetry.MeterProvider())
+	go b.beat(attached)
+	return attached.Observe(b.telemetry.MeterProvider())
 }
 
 // beat tells the kernel four times within its patience that the bridge is alive.
-func (b *bridge) beat(hook *redirect.Redirect) {
+func (b *bridge) beat(attached *hook.Hook) {
 	tick := time.NewTicker(b.config.Redirect.Heartbeat / 4)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			if err := hook.Beat(); err != nil && !errors.Is(err, os.ErrClosed) {
+			if err := attached.Beat(); err != nil && !errors.Is(err, os.ErrClosed) {
 				b.failed <- fmt.Errorf("tell the kernel that the bridge is alive: %w", err)
 				return
 			}
@@ -254,11 +265,11 @@ func (b *bridge) drain() error {
 
 // watchHopLimit reads hop limits with a program of the hook.
 func (b *bridge) watchHopLimit(fd int) (func() (int, error), error) {
-	hook := b.hook.Load()
-	if hook == nil {
+	attached := b.hook.Load()
+	if attached == nil {
 		return nil, redirect.ErrNoRecord
 	}
-	return hook.WatchHopLimit(fd)
+	return attached.WatchHopLimit(fd)
 }
 
 // close undoes what newBridge and attach did, as far as they came. Calls that were redirected before
@@ -266,17 +277,22 @@ func (b *bridge) watchHopLimit(fd int) (func() (int, error), error) {
 func (b *bridge) close() error {
 	close(b.beating)
 	var errs []error
-	hook := b.hook.Load()
-	if hook != nil {
-		errs = append(errs, hook.Detach())
+	ctx, cancel := context.WithTimeout(context.Background(), drainPatience)
+	defer cancel()
+	attached := b.hook.Load()
+	if attached != nil {
+		errs = append(errs, attached.Detach())
 	}
 	if b.proxy != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), drainPatience)
-		defer cancel()
 		errs = append(errs, b.proxy.Shutdown(ctx))
 	}
-	if hook != nil {
-		errs = append(errs, hook.Close())
+	if b.reporter != nil {
+		if err := b.reporter.Close(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("report the last calls: %w", err))
+		}
+	}
+	if attached != nil {
+		errs = append(errs, attached.Close())
 	}
 	for _, l := range b.listeners {
 		errs = append(errs, l.Close())

@@ -23,7 +23,7 @@ func TestTelemetryReference(t *testing.T) {
 	for _, m := range regexp.MustCompile("`(imds\\.[a-z_.]+)`").FindAllStringSubmatch(string(page), -1) {
 		documented = append(documented, m[1])
 	}
-	used := namesInCode(t, "../../proxy", "../../redirect", "../../telemetry", ".")
+	used := namesInCode(t, "../../proxy", "../../report", "../../redirect", "../../telemetry", ".")
 	for _, name := range used {
 		if !slices.Contains(documented, name) {
 			t.Errorf("%s is not in docs/telemetry.md", name)

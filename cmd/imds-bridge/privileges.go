@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imds-bridge/imds-bridge/caller"
-	"github.com/imds-bridge/imds-bridge/redirect"
+	"github.com/imds-bridge/imds-bridge/redirect/hook"
 )
 
 // neededCapabilities are what `imds-bridge run` needs to start.
 func neededCapabilities() []string {
-	return slices.Concat(redirect.Capabilities, caller.Capabilities)
+	return slices.Concat(hook.Capabilities, caller.Capabilities)
 }
 
 // keptCapabilities stay after the hook is attached: CAP_NET_ADMIN marks sockets and removes the

@@ -1,0 +1,101 @@
+package report
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/imds-bridge/imds-bridge/caller"
+	"github.com/imds-bridge/imds-bridge/imds"
+	"github.com/imds-bridge/imds-bridge/policy"
+)
+
+// logCall writes one line of a call: v1 calls and refusals for all to see, the rest at debug.
+func logCall(ctx context.Context, logger *slog.Logger, c *Call) {
+	level := levelOf(c)
+	if !logger.Enabled(ctx, level) {
+		return
+	}
+	a := make([]slog.Attr, 0, 16)
+	a = append(a,
+		slog.String("version", c.Kind.String()),
+		slog.String("method", shorten(c.Method)),
+		slog.String("path", shorten(c.Path)),
+		slog.String("route", c.Route.Pattern),
+		slog.String("verdict", string(c.Decision.Verdict)),
+		slog.String("reason", string(c.Decision.Reason)),
+		slog.Bool("upgraded", c.Upgraded),
+		slog.Bool("sensitive", c.Route.Sensitive),
+		slog.Int("status", c.Status),
+		slog.Int64("duration_us", c.End.Sub(c.Start).Microseconds()),
+		slog.String("client", c.Client.String()),
+		slog.String("user_agent", shorten(c.UserAgent)),
+	)
+	if c.RelaySign != "" {
+		a = append(a, slog.String("relay_sign", c.RelaySign))
+	}
+	if c.Error != "" {
+		a = append(a, slog.String("error", c.Error))
+	}
+	if c.Cause != nil {
+		a = append(a, slog.String("cause", shorten(c.Cause.Error())))
+	}
+	logger.LogAttrs(ctx, level, "imds call", a...)
+}
+
+func levelOf(c *Call) slog.Level {
+	switch {
+	case c.Error == ErrorUpstream, c.Error == ErrorNotRecorded, c.Decision.Verdict == policy.Deny:
+		return slog.LevelWarn
+	case c.Kind == imds.V1:
+		return slog.LevelInfo
+	default:
+		return slog.LevelDebug
+	}
+}
+
+func callerValue(who person) slog.Value {
+	a := make([]slog.Attr, 0, 20)
+	a = append(a,
+		slog.Int("pid", int(who.PID)),
+		slog.Int("ppid", int(who.PPID)),
+		slog.String("comm", who.Comm),
+		slog.String("exe", who.Executable),
+		slog.Any("args", who.Args),
+		slog.Int("uid", int(who.UID)),
+		slog.Int("gid", int(who.GID)),
+		slog.String("user", who.User),
+		slog.String("group", who.Group),
+		slog.String("cgroup", who.Cgroup),
+		slog.Int64("netns", int64(who.NetNS)),
+		slog.Bool("host_network", who.hostNetwork),
+		slog.Bool("complete", who.Complete),
+	)
+	if !who.Started.IsZero() {
+		a = append(a, slog.Time("started", who.Started.Round(time.Millisecond)))
+	}
+	if who.ContainerID != "" {
+		a = append(a, slog.String("container_id", who.ContainerID), slog.String("container_runtime", who.ContainerRuntime))
+	}
+	if who.ambiguous {
+		a = append(a, slog.Bool("ambiguous", true))
+	}
+	if len(who.Ancestors) > 0 {
+		a = append(a, slog.Any("ancestors", ancestors(who.Ancestors)))
+	}
+	return slog.GroupValue(a...)
+}
+
+type ancestor struct {
+	PID  int    `json:"pid"`
+	Comm string `json:"comm"`
+	Exe  string `json:"exe"`
+}
+
+func ancestors(chain []caller.Process) []ancestor {
+	list := make([]ancestor, len(chain))
+	for i, p := range chain {
+		list[i] = ancestor{p.PID, p.Comm, p.Executable}
+	}
+	return list
+}

@@ -1,0 +1,120 @@
+package report
+
+import (
+	"context"
+	"net/http"
+	"sync"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/semconv/v1.43.0/httpconv"
+)
+
+// metrics are the instruments of calls. Every label is from a closed set.
+type metrics struct {
+	requests metric.Int64Counter
+	duration httpconv.ServerRequestDuration
+	upstream httpconv.ClientRequestDuration
+
+	sets sync.Map // labels of a call -> metric.MeasurementOption: there are few, and they recur
+}
+
+func newMetrics(provider metric.MeterProvider) (*metrics, error) {
+	meter := provider.Meter("github.com/imds-bridge/imds-bridge/report")
+	m := &metrics{}
+	var errs [3]error
+	m.requests, errs[0] = meter.Int64Counter("imds.requests", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests that callers made, by version, verdict, route and status."))
+	m.duration, errs[1] = httpconv.NewServerRequestDuration(meter)
+	m.upstream, errs[2] = httpconv.NewClientRequestDuration(meter)
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// labels tell calls apart in metrics.
+type labels struct {
+	version, verdict, method, route string
+	status                          int
+}
+
+func (m *metrics) record(c *Call) {
+	key := labels{c.Kind.String(), string(c.Decision.Verdict), knownMethod(c.Method), c.Route.Pattern, c.Status}
+	ctx := context.Background()
+	m.requests.Add(ctx, 1, m.option(key, requestLabels))
+	m.duration.Inst().Record(ctx, c.End.Sub(c.Start).Seconds(), m.option(key, durationLabels))
+	m.recordLegs(c.ownLegs())
+}
+
+// recordLegs counts exchanges with IMDS, each once.
+func (m *metrics) recordLegs(legs []Leg) {
+	for i := range legs {
+		key := labels{method: knownMethod(legs[i].Method), status: legs[i].Status}
+		m.upstream.Inst().Record(context.Background(), legs[i].End.Sub(legs[i].Start).Seconds(), m.option(key, legLabels))
+	}
+}
+
+type labelKind uint8
+
+const (
+	requestLabels labelKind = iota
+	durationLabels
+	legLabels
+)
+
+func (m *metrics) option(l labels, kind labelKind) metric.MeasurementOption {
+	type key struct {
+		labels
+		labelKind
+	}
+	if o, ok := m.sets.Load(key{l, kind}); ok {
+		return o.(metric.MeasurementOption)
+	}
+	o := metric.WithAttributeSet(attribute.NewSet(l.attributes(kind)...))
+	m.sets.Store(key{l, kind}, o)
+	return o
+}
+
+func (l labels) attributes(kind labelKind) []attribute.KeyValue {
+	var a []attribute.KeyValue
+	switch kind {
+	case requestLabels:
+		a = []attribute.KeyValue{
+			attribute.String("imds.version", l.version),
+			attribute.String("imds.verdict", l.verdict),
+			semconv.HTTPRoute(l.route),
+		}
+	case durationLabels:
+		a = []attribute.KeyValue{
+			semconv.HTTPRequestMethodKey.String(l.method),
+			semconv.URLScheme("http"),
+			semconv.HTTPRoute(l.route),
+		}
+	case legLabels:
+		a = []attribute.KeyValue{
+			semconv.HTTPRequestMethodKey.String(l.method),
+			semconv.ServerAddress("169.254.169.254"),
+			semconv.ServerPort(80),
+		}
+	}
+	if l.status != 0 {
+		a = append(a, semconv.HTTPResponseStatusCode(l.status))
+	} else {
+		a = append(a, semconv.ErrorTypeOther)
+	}
+	return a
+}
+
+// knownMethod keeps labels and span names closed: HTTP semantic conventions, http.request.method.
+func knownMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete,
+		http.MethodConnect, http.MethodOptions, http.MethodTrace, http.MethodPatch:
+		return method
+	}
+	return "_OTHER"
+}
