@@ -15,9 +15,11 @@ import (
 // Config holds every setting. The tags are the key in the file, the meaning, and, for a closed set,
 // the values allowed; environment variables, flags and docs/config.md are derived from them.
 type Config struct {
+	Redirector string     `yaml:"redirector" allowed:"auto ebpf iptables none" doc:"What brings calls to the bridge: a kernel hook on connect() (Linux 5.10 or newer), rules of iptables, or nothing, so that calls are watched only. auto takes the first of ebpf and iptables that this host can do, and says which."`
+	Fail       string     `yaml:"fail" allowed:"open closed" doc:"What becomes of calls while the bridge is dead, hung or stopped: they go to IMDS as they are, or they are refused until it is back or imds-bridge cleanup ends that."`
 	Mode       string     `yaml:"mode" allowed:"observe upgrade enforce" doc:"What becomes of v1 calls from the bridge's own network namespace: passed as they came, made with the bridge's own token, or refused."`
 	Containers Containers `yaml:"containers" doc:"Calls from other network namespaces, which are containers in the main."`
-	Redirect   Redirect   `yaml:"redirect" doc:"The kernel hook that brings calls to the bridge."`
+	Redirect   Redirect   `yaml:"redirect" doc:"How calls are brought to the bridge."`
 	Upstream   Upstream   `yaml:"upstream" doc:"The metadata service."`
 	Limits     Limits     `yaml:"limits" doc:"What callers may take."`
 	Admin      Admin      `yaml:"admin" doc:"Health, readiness, metrics and profiles."`
@@ -34,13 +36,15 @@ type Containers struct {
 
 // Redirect are the settings of the kernel hook and of the listener behind it.
 type Redirect struct {
-	Cgroup      string         `yaml:"cgroup" doc:"The cgroup2 directory whose processes are redirected. Empty: the root, found or mounted by itself."`
-	Listen      netip.AddrPort `yaml:"listen" doc:"Where redirected IPv4 connections arrive: a link-local address, added to lo if no interface has it, or one on loopback for a sidecar."`
-	Listen6     netip.AddrPort `yaml:"listen6" doc:"The same for IPv6. Empty: the IPv6 endpoint is not redirected."`
-	Containers  bool           `yaml:"containers" doc:"Whether calls from other network namespaces are redirected too. They then reach IMDS from the host: firewall rules, routes and policies for 169.254.169.254 that held them up on their way there do not hold up the bridge."`
-	Mark        Mark           `yaml:"mark" doc:"SO_MARK of the bridge's own sockets to the metadata service, which the hook leaves alone."`
-	Heartbeat   time.Duration  `yaml:"heartbeat" doc:"The hook lets calls through unchanged once the bridge has been silent for longer than this."`
-	Connections int            `yaml:"connections" doc:"Connections that the kernel's maps hold; the least recently used makes room."`
+	Cgroup           string         `yaml:"cgroup" doc:"The cgroup2 directory whose processes are redirected. Empty: the root, found or mounted by itself."`
+	Listen           netip.AddrPort `yaml:"listen" doc:"Where redirected IPv4 connections arrive: a link-local address, added to lo if no interface has it, or one on loopback for a sidecar."`
+	Listen6          netip.AddrPort `yaml:"listen6" doc:"The same for IPv6. Empty: the IPv6 endpoint is not redirected."`
+	Containers       bool           `yaml:"containers" doc:"Whether calls from other network namespaces are redirected too. They then reach IMDS from the host: firewall rules, routes and policies for 169.254.169.254 that held them up on their way there do not hold up the bridge."`
+	Mark             Mark           `yaml:"mark" doc:"SO_MARK of the bridge's own sockets to the metadata service, which are not redirected."`
+	Heartbeat        time.Duration  `yaml:"heartbeat" doc:"Once the bridge has been silent for longer than this, calls go on without it, as fail says."`
+	Connections      int            `yaml:"connections" doc:"Connections that the kernel's maps hold; the least recently used makes room."`
+	CloseConnections bool           `yaml:"close_connections" doc:"Whether connections to IMDS that are older than the bridge are closed at its start, so that their owners come back through it."`
+	Install          bool           `yaml:"install" doc:"Whether the bridge puts the rules of iptables in place itself. Without it, as in a sidecar without privileges, imds-bridge redirect install has to."`
 }
 
 // Upstream are the settings of the way to the metadata service.
@@ -80,6 +84,8 @@ func (m Mark) String() string { return "0x" + strconv.FormatUint(uint64(m), 16) 
 // Default returns the settings that hold where nothing else is said.
 func Default() Config {
 	return Config{
+		Redirector: "auto",
+		Fail:       "open",
 		Mode:       "upgrade",
 		Containers: Containers{V1: "pass", Tokens: "hop-limit"},
 		Redirect: Redirect{
@@ -87,8 +93,9 @@ func Default() Config {
 			Listen6:     netip.MustParseAddrPort("[fd69:6d64:7362::254]:8254"),
 			Containers:  true,
 			Mark:        0x2069,
-			Heartbeat:   time.Second,
+			Heartbeat:   500 * time.Millisecond,
 			Connections: 16384,
+			Install:     true,
 		},
 		Upstream: Upstream{
 			IPv4:    netip.AddrPortFrom(imds.IPv4, imds.Port),

@@ -35,7 +35,9 @@ func TestReference(t *testing.T) {
 // The keys and defaults are promised to users; this is their list, once more and by hand.
 func TestDefaults(t *testing.T) {
 	t.Parallel()
-	want := `mode=upgrade
+	want := `redirector=auto
+fail=open
+mode=upgrade
 containers.v1=pass
 containers.tokens=hop-limit
 redirect.cgroup=
@@ -43,8 +45,10 @@ redirect.listen=169.254.20.254:8254
 redirect.listen6=[fd69:6d64:7362::254]:8254
 redirect.containers=true
 redirect.mark=0x2069
-redirect.heartbeat=1s
+redirect.heartbeat=500ms
 redirect.connections=16384
+redirect.close_connections=false
+redirect.install=true
 upstream.ipv4=169.254.169.254:80
 upstream.ipv6=[fd00:ec2::254]:80
 upstream.timeout=900ms
@@ -114,11 +118,12 @@ func TestPrecedence(t *testing.T) {
 func TestEverySettingByEverySource(t *testing.T) {
 	t.Parallel()
 	want := Config{
+		Redirector: "iptables", Fail: "closed",
 		Mode:       "enforce",
 		Containers: Containers{V1: "deny", Tokens: "forward"},
 		Redirect: Redirect{
 			Cgroup: "/sys/fs/cgroup/a b", Listen: netip.MustParseAddrPort("127.0.0.1:1"), Listen6: netip.MustParseAddrPort("[::1]:2"),
-			Mark: 0xffffffff, Heartbeat: 1500 * time.Millisecond, Connections: 3,
+			Mark: 0xffff, CloseConnections: true, Heartbeat: 1500 * time.Millisecond, Connections: 3,
 		},
 		Upstream: Upstream{IPv4: netip.MustParseAddrPort("10.0.0.1:4"), IPv6: netip.MustParseAddrPort("[2001:db8::1]:5"), Timeout: time.Minute},
 		Limits: Limits{
@@ -180,7 +185,7 @@ func TestYAML(t *testing.T) {
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	help := flags(t).FlagUsages()
-	for _, want := range []string{"--redirect.heartbeat duration", "(default 1s)", "--config file", "--redirect.listen address", "--limits.callers number", "One of observe, upgrade, enforce."} {
+	for _, want := range []string{"--redirect.heartbeat duration", "(default 500ms)", "--config file", "--redirect.listen address", "--limits.callers number", "One of observe, upgrade, enforce."} {
 		if !strings.Contains(help, want) {
 			t.Errorf("no %q in\n%s", want, help)
 		}

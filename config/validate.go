@@ -35,7 +35,7 @@ const maxEntries = 1 << 20
 // Validate returns all problems at once, each naming the key, its value and what is allowed.
 func (c Config) Validate() error {
 	v := validator{settings: index(&c), from: c.from}
-	for _, path := range []string{"mode", "containers.v1", "containers.tokens", "log.level"} {
+	for _, path := range []string{"redirector", "fail", "mode", "containers.v1", "containers.tokens", "log.level"} {
 		allowed := v.settings[path].allowed
 		v.check(path, slices.Contains(allowed, v.settings[path].String()), "must be "+anyOf(allowed))
 	}
@@ -45,7 +45,7 @@ func (c Config) Validate() error {
 		"must be a port on a loopback (127.0.0.0/8) or link-local (169.254.0.0/16) address that is not AWS's own, like 169.254.20.254:8254")
 	v.check("redirect.listen6", c.Redirect.Listen6 == netip.AddrPort{} || isListen6(c.Redirect.Listen6),
 		`must be a port on ::1 or on an address in fd00::/8 that is not AWS's own, like [fd69:6d64:7362::254]:8254, or "" for none`)
-	v.check("redirect.mark", c.Redirect.Mark != 0, "must not be 0, which is the mark of all other sockets")
+	v.check("redirect.mark", 0 < c.Redirect.Mark && c.Redirect.Mark <= 0xffff, "must be from 0x1 to 0xffff: 0 is the mark of all other sockets, and the bits above tell bridges apart")
 	v.within("redirect.heartbeat", c.Redirect.Heartbeat, 100*time.Millisecond, time.Minute)
 	v.between("redirect.connections", c.Redirect.Connections, 1, maxEntries)
 
