@@ -20,6 +20,7 @@ type connection struct {
 	peer             caller.Peer
 	busy             atomic.Bool // a request is under way
 	release          func()
+	probe            bool // the bridge's own call to itself
 	limited          bool // a hop limit is set on the socket
 
 	once   sync.Once
@@ -34,6 +35,9 @@ func (p *Proxy) admit(raw net.Conn) *connection {
 		listener: addrPort(raw.LocalAddr()),
 	}
 	peer, err := p.lookup(raw)
+	if c.probe = p.probes.has(c.client); c.probe {
+		peer, err = ownPeer(), nil
+	}
 	if err != nil {
 		p.metrics.missed()
 		p.reporter.Connection(misdirected(c, err))

@@ -69,6 +69,10 @@ type exchange struct {
 
 // serve is the handler of every request that could be parsed.
 func (p *Proxy) serve(w *answerWriter, r *http.Request) {
+	if w.conn.probe {
+		p.answerProbe(w)
+		return
+	}
 	e := &exchange{proxy: p, conn: w.conn, writer: w, call: newCall(w.conn, r)}
 	defer p.finish(e.call)
 	if refusal := e.refuse(r); refusal != nil {

@@ -53,6 +53,7 @@ type Proxy struct {
 	engine   *goproxy.ProxyHttpServer
 	server   *server
 	slots    *slots
+	probes   probes
 	metrics  *metrics
 	reporter *report.Reporter
 }
@@ -97,6 +98,13 @@ func (p *Proxy) WarmUp() error {
 	_, err := p.tokens.get(deadline, &report.Call{})
 	return err
 }
+
+// Pause leaves new connections to wait in the backlog, until Resume, or until another process that
+// has the listener too takes them. Those that were accepted are served on.
+func (p *Proxy) Pause() { p.server.pause() }
+
+// Resume ends a Pause.
+func (p *Proxy) Resume() { p.server.resume() }
 
 // Shutdown stops accepting, and waits for the calls under way until ctx ends.
 func (p *Proxy) Shutdown(ctx context.Context) error {

@@ -33,6 +33,7 @@ type server struct {
 	mu        sync.Mutex
 	listeners map[net.Listener]bool
 	closing   bool
+	paused    chan struct{}  // closed at its end; nil while connections are accepted
 	accepting sync.WaitGroup // loops that accept
 	serving   sync.WaitGroup // connections
 
@@ -67,13 +68,62 @@ func (s *server) serve(l net.Listener) error {
 			s.start(raw)
 		case s.isClosing():
 			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			s.waitUntilResumed()
 		case isTemporary(err):
-			// Out of descriptors: they come back as calls end.
+			// Out of descriptors: they come back as calls end, and as those end that send nothing.
+			s.slots.makeRoom()
 			time.Sleep(10 * time.Millisecond)
 		default:
 			return err
 		}
 	}
+}
+
+// pause leaves new connections in the backlog of their listeners, until resume.
+func (s *server) pause() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.paused != nil {
+		return
+	}
+	s.paused = make(chan struct{})
+	for l := range s.listeners {
+		setDeadline(l, time.Unix(1, 0))
+	}
+}
+
+func (s *server) resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.paused == nil {
+		return
+	}
+	if !s.closing {
+		for l := range s.listeners {
+			setDeadline(l, time.Time{})
+		}
+	}
+	close(s.paused)
+	s.paused = nil
+}
+
+func (s *server) waitUntilResumed() {
+	s.mu.Lock()
+	paused := s.paused
+	s.mu.Unlock()
+	if paused == nil {
+		return
+	}
+	select {
+	case <-paused:
+	case <-s.quit:
+	}
+}
+
+func setDeadline(l net.Listener, at time.Time) bool {
+	d, ok := l.(interface{ SetDeadline(time.Time) error })
+	return ok && d.SetDeadline(at) == nil
 }
 
 func (s *server) track(l net.Listener) bool {
@@ -83,6 +133,9 @@ func (s *server) track(l net.Listener) bool {
 		return false
 	}
 	s.listeners[l] = true
+	if s.paused != nil {
+		setDeadline(l, time.Unix(1, 0))
+	}
 	s.accepting.Add(1)
 	return true
 }
@@ -166,7 +219,7 @@ func (s *server) shutdown(ctx context.Context) error {
 
 // stopAfterBacklog lets a listener accept what waits for it.
 func stopAfterBacklog(l net.Listener) {
-	if d, ok := l.(interface{ SetDeadline(time.Time) error }); ok && d.SetDeadline(time.Now().Add(backlogPatience)) == nil {
+	if setDeadline(l, time.Now().Add(backlogPatience)) {
 		return
 	}
 	_ = l.Close()

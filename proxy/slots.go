@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"container/list"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -22,10 +23,12 @@ type (
 	process struct {
 		pid     uint32
 		started time.Duration
+		unknown netip.Addr // whose calls they are, where no process is known
 	}
 	group struct {
 		cgroup, netns uint64
 		uid           uint32
+		unknown       netip.Addr
 	}
 )
 
@@ -35,7 +38,10 @@ func newSlots(total, share int) *slots {
 
 func (s *slots) take(c *connection) bool {
 	o := c.peer.Origin
-	p, g := process{o.PID, o.Started}, group{o.CgroupID, o.NetNSCookie, o.UID}
+	p, g := process{pid: o.PID, started: o.Started}, group{cgroup: o.CgroupID, netns: o.NetNSCookie, uid: o.UID}
+	if o.PID == 0 {
+		p.unknown, g.unknown = c.client.Addr(), c.client.Addr()
+	}
 	s.mu.Lock()
 	if s.shares[p] >= s.share || s.shares[g] >= max(s.share, s.total/2) {
 		s.mu.Unlock()
@@ -58,6 +64,16 @@ func (s *slots) take(c *connection) bool {
 		idle.Close()
 	}
 	return true
+}
+
+// makeRoom ends the connection that has waited longest without a request under way.
+func (s *slots) makeRoom() {
+	s.mu.Lock()
+	idle := s.oldestIdle()
+	s.mu.Unlock()
+	if idle != nil {
+		idle.Close()
+	}
 }
 
 func (s *slots) oldestIdle() *connection {

@@ -72,6 +72,12 @@ func (t *tokens) get(deadline time.Time, call *report.Call) (string, error) {
 	}
 }
 
+// pass waits for whoever is in the way of calls that ask for a token.
+func (t *tokens) pass() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+}
+
 // reject drops a token that IMDS did not know. Another one fetched meanwhile stays.
 func (t *tokens) reject(token string) {
 	t.mu.Lock()
