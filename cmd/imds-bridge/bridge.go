@@ -7,9 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"sync/atomic"
-	"time"
 
 	"github.com/imds-bridge/imds-bridge/admin"
 	"github.com/imds-bridge/imds-bridge/caller"
@@ -17,7 +15,6 @@ import (
 	"github.com/imds-bridge/imds-bridge/policy"
 	"github.com/imds-bridge/imds-bridge/proxy"
 	"github.com/imds-bridge/imds-bridge/redirect"
-	"github.com/imds-bridge/imds-bridge/redirect/hook"
 	"github.com/imds-bridge/imds-bridge/report"
 	"github.com/imds-bridge/imds-bridge/telemetry"
 )
@@ -34,19 +31,18 @@ type bridge struct {
 	proxy     *proxy.Proxy
 	check     *selfCheck
 	reporter  *report.Reporter
-	hook      atomic.Pointer[hook.Hook] // nil before attach
+	attached  atomic.Pointer[redirector] // nil before attach
+	pulse     pulse
 	ready     atomic.Bool
 	failed    chan error // ends the run
-	beating   chan struct{}
 }
 
 // newBridge listens and serves; nothing is redirected yet.
 func newBridge(ctx context.Context, c config.Config, t *telemetry.Telemetry) (_ *bridge, err error) {
 	b := &bridge{
 		config: c, telemetry: t, log: t.Logger(),
-		check:   newSelfCheck(),
-		failed:  make(chan error, 4),
-		beating: make(chan struct{}),
+		check:  newSelfCheck(),
+		failed: make(chan error, 4),
 	}
 	defer func() {
 		if err != nil {
@@ -92,6 +88,13 @@ func (b *bridge) newProxy() error {
 	if err != nil {
 		return err
 	}
+	connections, lowered, err := fitOpenFiles(c.Limits.Connections)
+	if err != nil {
+		return err
+	}
+	if lowered {
+		b.log.Warn("fewer connections at once than limits.connections: the process may not open more files (systemd: LimitNOFILE=)", "connections", connections)
+	}
 	b.proxy, err = proxy.New(proxy.Options{
 		Lookup: b.lookup,
 		Caller: callers.Caller,
@@ -101,7 +104,7 @@ func (b *bridge) newProxy() error {
 			ContainersTokens: policy.Tokens(c.Containers.Tokens),
 		},
 		Limits: proxy.Limits{
-			Connections:          c.Limits.Connections,
+			Connections:          connections,
 			ConnectionsPerCaller: c.Limits.ConnectionsPerCaller,
 			HeaderBytes:          c.Limits.HeaderBytes,
 			BodyBytes:            c.Limits.BodyBytes,
@@ -125,11 +128,11 @@ func (b *bridge) newProxy() error {
 
 // lookup says who made a connection: what redirect knows, in the proxy's words.
 func (b *bridge) lookup(accepted net.Conn) (caller.Peer, error) {
-	attached := b.hook.Load()
-	if attached == nil {
+	r := b.attached.Load()
+	if r == nil {
 		return caller.Peer{}, redirect.ErrNoRecord
 	}
-	c, err := attached.Lookup(accepted)
+	c, err := (*r).Lookup(accepted)
 	if err != nil {
 		return caller.Peer{}, err
 	}
@@ -201,40 +204,20 @@ func (b *bridge) serveAdmin() error {
 
 // attach redirects from now on.
 func (b *bridge) attach() error {
-	r := b.config.Redirect
-	attached, err := hook.Attach(hook.Options{
-		Cgroup:       b.cgroup.Path,
-		Listen:       r.Listen,
-		Listen6:      r.Listen6,
-		OwnNetNSOnly: !r.Containers,
-		Mark:         uint32(r.Mark),
-		Heartbeat:    r.Heartbeat,
-		Connections:  uint32(r.Connections),
-		Attaching:    func(h *hook.Hook) { b.hook.Store(h) },
-	})
+	attached, err := b.newRedirector()
 	if err != nil {
-		b.hook.Store(nil)
+		b.attached.Store(nil)
 		return err
 	}
-	go b.beat(attached)
-	return attached.Observe(b.telemetry.MeterProvider())
-}
-
-// beat tells the kernel four times within its patience that the bridge is alive.
-func (b *bridge) beat(attached *hook.Hook) {
-	tick := time.NewTicker(b.config.Redirect.Heartbeat / 4)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			if err := attached.Beat(); err != nil && !errors.Is(err, os.ErrClosed) {
-				b.failed <- fmt.Errorf("tell the kernel that the bridge is alive: %w", err)
-				return
-			}
-		case <-b.beating:
-			return
-		}
+	b.pulse = pulse{
+		limit:  b.config.Redirect.Heartbeat,
+		probe:  b.proxy.Probe,
+		beat:   attached.Beat,
+		failed: func(err error) { b.failed <- err },
+		at:     b.listeners,
 	}
+	b.pulse.start()
+	return attached.Observe(b.telemetry.MeterProvider())
 }
 
 // warmUp fetches the token that the first v1 call would else wait for, and says when IMDS cannot
@@ -248,41 +231,45 @@ func (b *bridge) warmUp() {
 func (b *bridge) setReady() { b.ready.Store(true) }
 
 func (b *bridge) isReady() (ready bool, reason string) {
-	if !b.ready.Load() {
-		return false, "the hook is not proven yet, or not any longer"
+	switch {
+	case !b.ready.Load():
+		return false, "redirection is not proven yet, or not any longer"
+	case !b.pulse.isAlive():
+		return false, "the proxy does not answer the bridge's own calls: workloads' calls go on without it"
 	}
-	return true, "the hook is attached and brought a connection to the bridge"
+	return true, "a connection to IMDS came to the bridge"
 }
 
 // drain stops redirecting, then waits for the calls under way.
 func (b *bridge) drain() error {
 	b.ready.Store(false)
-	detached := b.hook.Load().Detach()
+	detached := (*b.attached.Load()).Detach()
+	b.pulse.end()
 	ctx, cancel := context.WithTimeout(context.Background(), drainPatience)
 	defer cancel()
 	return errors.Join(detached, b.proxy.Shutdown(ctx))
 }
 
-// watchHopLimit reads hop limits with a program of the hook.
+// watchHopLimit reads hop limits as the redirector can.
 func (b *bridge) watchHopLimit(fd int) (func() (int, error), error) {
-	attached := b.hook.Load()
-	if attached == nil {
+	r := b.attached.Load()
+	if r == nil {
 		return nil, redirect.ErrNoRecord
 	}
-	return attached.WatchHopLimit(fd)
+	return (*r).WatchHopLimit(fd)
 }
 
 // close undoes what newBridge and attach did, as far as they came. Calls that were redirected before
-// a start failed are answered like any others: the hook's records go last.
+// a start failed are answered like any others: the redirector's records go last.
 func (b *bridge) close() error {
-	close(b.beating)
 	var errs []error
 	ctx, cancel := context.WithTimeout(context.Background(), drainPatience)
 	defer cancel()
-	attached := b.hook.Load()
+	attached := b.attached.Load()
 	if attached != nil {
-		errs = append(errs, attached.Detach())
+		errs = append(errs, (*attached).Detach())
 	}
+	b.pulse.end()
 	if b.proxy != nil {
 		errs = append(errs, b.proxy.Shutdown(ctx))
 	}
@@ -292,7 +279,7 @@ func (b *bridge) close() error {
 		}
 	}
 	if attached != nil {
-		errs = append(errs, attached.Close())
+		errs = append(errs, (*attached).Close())
 	}
 	for _, l := range b.listeners {
 		errs = append(errs, l.Close())
