@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"container/list"
 	"net"
 	"net/netip"
 	"sync"
@@ -19,7 +20,10 @@ type connection struct {
 	client, listener netip.AddrPort
 	peer             caller.Peer
 	busy             atomic.Bool // a request is under way
-	release          func()
+	slots            *slots
+	slot             *list.Element // nil without one
+	process          process       // whom the slot counts for
+	group            group
 	probe            bool // the bridge's own call to itself
 	limited          bool // a hop limit is set on the socket
 
@@ -33,9 +37,11 @@ func (p *Proxy) admit(raw net.Conn) *connection {
 		Conn:     raw,
 		client:   addrPort(raw.RemoteAddr()),
 		listener: addrPort(raw.LocalAddr()),
+		slots:    p.slots,
 	}
+	c.probe = p.probes.has(c.client)
 	peer, err := p.lookup(raw)
-	if c.probe = p.probes.has(c.client); c.probe {
+	if c.probe {
 		peer, err = ownPeer(), nil
 	}
 	if err != nil {
@@ -89,7 +95,7 @@ func addrPort(a net.Addr) netip.AddrPort {
 
 // Close gives the slot back.
 func (c *connection) Close() error {
-	c.release()
+	c.slots.release(c)
 	return c.Conn.Close()
 }
 

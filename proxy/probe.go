@@ -12,6 +12,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,9 @@ import (
 // so nobody else in the namespace can have them.
 type probes struct{ from sync.Map } // netip.AddrPort -> nothing
 
+// abandoned is how long a probe is known that nobody waits for any longer.
+const abandoned = time.Minute
+
 func (p *probes) has(client netip.AddrPort) bool {
 	_, ok := p.from.Load(client)
 	return ok
@@ -30,9 +34,16 @@ func (p *probes) has(client netip.AddrPort) bool {
 // Probe calls the proxy at one of its listeners, until ctx ends. The call is accepted, looked up,
 // given a slot, parsed and answered as any other is, and neither forwarded nor reported: nil says
 // that the proxy does its work.
-func (p *Proxy) Probe(ctx context.Context, listener netip.AddrPort) error {
+func (p *Proxy) Probe(ctx context.Context, listener netip.AddrPort) (err error) {
 	var from netip.AddrPort
-	defer func() { p.probes.from.Delete(from) }()
+	defer func() {
+		if err == nil {
+			p.probes.from.Delete(from)
+			return
+		}
+		// A proxy that comes back still finds the call in its backlog.
+		time.AfterFunc(abandoned, func() { p.probes.from.Delete(from) })
+	}()
 	dialer := net.Dialer{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error {
 		var inner error
 		err := c.Control(func(fd uintptr) { from, inner = bind(int(fd), listener.Addr()) })

@@ -73,7 +73,7 @@ func New(o Options) (*Proxy, error) {
 		metrics:  m,
 		reporter: o.Reporter,
 	}
-	p.upstream = &upstream{o.Upstream}
+	p.upstream = &upstream{o.Upstream, p.slots.makeRoom}
 	p.tokens = newTokens(p.upstream, m, o.Reporter.Legs)
 	p.engine = p.newEngine()
 	p.server = newServer(p, o.Logger)

@@ -13,9 +13,11 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+	"golang.org/x/sys/unix"
 )
 
 // server reads requests off connections and writes answers. net/http's would do both, but it
@@ -66,6 +68,9 @@ func (s *server) serve(l net.Listener) error {
 		switch {
 		case err == nil:
 			s.start(raw)
+		case s.isClosing() && errors.Is(err, os.ErrDeadlineExceeded) && hasWaiting(l):
+			// The deadline came before our turn to accept did, as on a busy machine.
+			setDeadline(l, time.Now().Add(backlogPatience))
 		case s.isClosing():
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
@@ -73,7 +78,6 @@ func (s *server) serve(l net.Listener) error {
 		case isTemporary(err):
 			// Out of descriptors: they come back as calls end, and as those end that send nothing.
 			s.slots.makeRoom()
-			time.Sleep(10 * time.Millisecond)
 		default:
 			return err
 		}
@@ -119,6 +123,23 @@ func (s *server) waitUntilResumed() {
 	case <-paused:
 	case <-s.quit:
 	}
+}
+
+// hasWaiting tells whether a connection lies in the backlog of a listener.
+func hasWaiting(l net.Listener) (waiting bool) {
+	c, ok := l.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		waiting = n > 0 && err == nil
+	})
+	return waiting
 }
 
 func setDeadline(l net.Listener, at time.Time) bool {

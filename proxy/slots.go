@@ -8,8 +8,8 @@ import (
 )
 
 // slots bounds the connections at once, so that no caller can starve another: each process has
-// a share, all processes of one user in one cgroup have half, and when all slots are taken the
-// connection that has waited longest without a request under way gives up its own.
+// a share, all processes of one user in one cgroup have half, and when those or all are taken the one
+// of their connections that has waited longest without a request under way gives up its own.
 type slots struct {
 	total, share int
 
@@ -43,21 +43,17 @@ func (s *slots) take(c *connection) bool {
 		p.unknown, g.unknown = c.client.Addr(), c.client.Addr()
 	}
 	s.mu.Lock()
-	if s.shares[p] >= s.share || s.shares[g] >= max(s.share, s.total/2) {
+	idle, ok := s.place(p, g)
+	if !ok {
 		s.mu.Unlock()
 		return false
 	}
-	var idle *connection
-	if s.order.Len() >= s.total {
-		if idle = s.oldestIdle(); idle == nil {
-			s.mu.Unlock()
-			return false
-		}
+	if idle != nil {
+		s.give(idle) // at once: nobody else is to count on it
 	}
 	s.shares[p]++
 	s.shares[g]++
-	e := s.order.PushBack(c)
-	c.release = sync.OnceFunc(func() { s.give(e, p, g) })
+	c.process, c.group, c.slot = p, g, s.order.PushBack(c)
 	s.mu.Unlock()
 
 	if idle != nil {
@@ -66,19 +62,39 @@ func (s *slots) take(c *connection) bool {
 	return true
 }
 
-// makeRoom ends the connection that has waited longest without a request under way.
-func (s *slots) makeRoom() {
-	s.mu.Lock()
-	idle := s.oldestIdle()
-	s.mu.Unlock()
-	if idle != nil {
-		idle.Close()
+// place tells whether there is one for a process of a group, and whose connection has to end for that: one
+// that waits without a request under way, of the same group where that has all it may have.
+func (s *slots) place(p process, g group) (idle *connection, ok bool) {
+	switch {
+	case s.shares[p] >= s.share:
+		return nil, false
+	case s.shares[g] >= max(s.share, s.total/2):
+		idle = s.oldestIdle(func(c *connection) bool { return c.group == g })
+	case s.order.Len() >= s.total:
+		idle = s.oldestIdle(func(*connection) bool { return true })
+	default:
+		return nil, true
 	}
+	return idle, idle != nil
 }
 
-func (s *slots) oldestIdle() *connection {
+// makeRoom ends the connection that has waited longest without a request under way, and waits until
+// its descriptor can be had: right away, or as long as it may take for others to end.
+func (s *slots) makeRoom() {
+	s.mu.Lock()
+	idle := s.oldestIdle(func(*connection) bool { return true })
+	s.mu.Unlock()
+	if idle == nil {
+		time.Sleep(10 * time.Millisecond)
+		return
+	}
+	idle.Close()
+	time.Sleep(time.Millisecond) // who reads from it lets go of it first
+}
+
+func (s *slots) oldestIdle(among func(*connection) bool) *connection {
 	for e := s.order.Front(); e != nil; e = e.Next() {
-		if c := e.Value.(*connection); !c.busy.Load() {
+		if c := e.Value.(*connection); !c.busy.Load() && among(c) {
 			return c
 		}
 	}
@@ -98,13 +114,22 @@ func (s *slots) each(f func(*connection)) {
 	}
 }
 
-func (s *slots) give(e *list.Element, holders ...any) {
+// release gives the slot of a connection back. It is idempotent.
+func (s *slots) release(c *connection) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.order.Remove(e)
-	for _, h := range holders {
-		if s.shares[h]--; s.shares[h] == 0 {
-			delete(s.shares, h)
+	s.give(c)
+}
+
+func (s *slots) give(c *connection) {
+	if c.slot == nil {
+		return
+	}
+	s.order.Remove(c.slot)
+	c.slot = nil
+	for _, holder := range []any{c.process, c.group} {
+		if s.shares[holder]--; s.shares[holder] == 0 {
+			delete(s.shares, holder)
 		}
 	}
 }

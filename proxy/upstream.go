@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/imds-bridge/imds-bridge/imds"
 	"github.com/imds-bridge/imds-bridge/report"
@@ -30,7 +33,10 @@ const bodyTimeout = 5 * time.Second
 
 // upstream sends one request per connection to a fixed address: IMDS closes every connection,
 // and what a general client does beyond that costs more than the request.
-type upstream struct{ Upstream }
+type upstream struct {
+	Upstream
+	makeRoom func() // called when no descriptor is left for a socket
+}
 
 // request is what goes upstream: the caller's, but for the token.
 type request struct {
@@ -91,6 +97,10 @@ func (u *upstream) roundTrip(deadline time.Time, call *report.Call, r request) (
 func (u *upstream) exchange(to netip.AddrPort, deadline time.Time, r request) (a upstreamAnswer, err error) {
 	a.hopLimit = func() int { return 1 }
 	conn, err := dial(to, deadline, func(fd int) error { return u.prepare(fd, &r, &a) })
+	for errors.Is(err, unix.EMFILE) && time.Now().Before(deadline) {
+		u.makeRoom()
+		conn, err = dial(to, deadline, func(fd int) error { return u.prepare(fd, &r, &a) })
+	}
 	if err != nil {
 		return a, err
 	}
