@@ -13,8 +13,9 @@
 #define IMDS_PORT bpf_htons(80)
 
 /*
- * key: socket cookie. value: who made the socket's connection.
- * Written by connect*, read by getpeername* and sockops, removed by sockops on close.
+ * key: socket cookie. value: who connected the socket to IMDS, and what became of it.
+ * Written by connect*, read by getpeername* and sockops. sockops removes those of redirected
+ * connections on close; the others make room for younger ones.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -5,7 +5,8 @@
  * Brings connections for the instance metadata service to the bridge, remembers who
  * made them, and keeps the callers unaware.
  *
- * Fail open: whatever is not certain leaves connect() as it was asked for.
+ * Fail open: whatever is not certain leaves connect() as it was asked for. Fail closed, where
+ * that is asked for: it is refused.
  */
 #include "record.h"
 
@@ -13,10 +14,12 @@
 
 /* cgroup/connect*: let the system call go on; getpeername*: the only verdict there is. */
 #define PROCEED 1
+/* cgroup/connect*: let it fail, with EPERM. */
+#define REFUSE 0
 
 const volatile struct config settings;
 
-/* CLOCK_MONOTONIC ns of the bridge's last sign of life. Written by user space. */
+/* CLOCK_MONOTONIC ns of the bridge's last sign of life, 0 for none. Written by user space. */
 volatile __u64 heartbeat;
 
 /*
@@ -59,68 +62,102 @@ static __always_inline void count(enum outcome outcome)
 		__sync_fetch_and_add(counter, 1);
 }
 
-static __always_inline int proceed(enum outcome why)
+static __always_inline int is_stale(void)
 {
-	count(why);
-	return PROCEED;
+	__u64 now = bpf_ktime_get_ns();
+	__u64 beat = heartbeat;
+
+	return !beat || (beat < now && now - beat > settings.heartbeat_limit);
 }
 
 /*
  * Says why a connect() to IMDS is left alone, or OUTCOME_REDIRECTED.
  *
- * The mark exempts only together with the bridge's namespace: a container with
- * CAP_NET_ADMIN of its own may set any mark.
+ * The marks count only together with the bridge's namespace: a container with CAP_NET_ADMIN of
+ * its own may set any mark.
  */
 static __always_inline enum outcome verdict(struct bpf_sock_addr *ctx, __u32 netns,
 					    int has_listener)
 {
-	__u64 now = bpf_ktime_get_ns();
-	__u64 beat = heartbeat;
+	int own = netns == settings.netns;
+	__u32 mark = ctx->sk->mark;
 
 	if (ctx->type != SOCK_STREAM || ctx->protocol != IPPROTO_TCP)
 		return OUTCOME_NOT_TCP;
-	if (ctx->sk->mark == settings.mark && netns == settings.netns)
+	/* Before the exemption: to the other bridges of this host, it is one of their own. */
+	if (own && has_listener && settings.check_mark && mark == settings.check_mark)
+		return OUTCOME_REDIRECTED;
+	if (own && !((mark ^ settings.mark) & MARK_BITS))
 		return OUTCOME_EXEMPT;
+	if (settings.own_netns_only && !own)
+		return OUTCOME_OTHER_NETNS;
+	if (!settings.listen_port4 && !settings.listen_port6)
+		return OUTCOME_WATCHED;
 	if (!has_listener)
 		return OUTCOME_NO_LISTENER;
-	if (settings.own_netns_only && netns != settings.netns)
-		return OUTCOME_OTHER_NETNS;
 	if (ctx->sk->bound_dev_if > LOOPBACK_IFINDEX)
 		return OUTCOME_BOUND_DEVICE;
-	if (beat < now && now - beat > settings.heartbeat_limit)
+	if (is_stale())
 		return OUTCOME_STALE;
 	return OUTCOME_REDIRECTED;
 }
 
 /* Remembers the caller under its socket. Returns 0 when it did. */
-static __always_inline long record(struct bpf_sock_addr *ctx, struct connection *c, __u32 netns)
+static __always_inline long record(struct bpf_sock_addr *ctx, struct connection *c, __u32 netns,
+				   enum outcome outcome)
 {
 	c->socket_cookie = bpf_get_socket_cookie(ctx);
 	c->netns_cookie = bpf_get_netns_cookie(ctx);
 	c->netns = netns;
 	c->connected = bpf_ktime_get_ns();
 	c->original_port = IMDS_PORT;
+	c->outcome = outcome;
 	record_process(c);
 	return bpf_map_update_elem(&sockets, &c->socket_cookie, c, BPF_ANY);
+}
+
+/* Tells whether fail_closed covers a call that is left alone: not what was never served. */
+static __always_inline int is_covered(enum outcome outcome)
+{
+	return outcome == OUTCOME_STALE || outcome == OUTCOME_NO_LISTENER ||
+	       outcome == OUTCOME_BOUND_DEVICE || outcome == OUTCOME_NOT_RECORDED;
+}
+
+/*
+ * Decides about a connect() to IMDS, and remembers who called it: of those left alone too, for
+ * whoever watches the packets asks whose they are.
+ */
+static __always_inline enum outcome decide(struct bpf_sock_addr *ctx, struct connection *c,
+					   int has_listener)
+{
+	__u32 netns = netns_of(ctx);
+	enum outcome outcome = verdict(ctx, netns, has_listener);
+
+	if (outcome != OUTCOME_EXEMPT && record(ctx, c, netns, outcome) &&
+	    outcome == OUTCOME_REDIRECTED)
+		outcome = OUTCOME_NOT_RECORDED;
+	if (settings.fail_closed && is_covered(outcome))
+		outcome = OUTCOME_REFUSED;
+	count(outcome);
+	return outcome;
 }
 
 static int redirect4(struct bpf_sock_addr *ctx)
 {
 	struct connection c = {.original_family = AF_INET};
-	__u32 netns = netns_of(ctx);
-	enum outcome outcome = verdict(ctx, netns, settings.listen_port4 != 0);
-
-	if (outcome != OUTCOME_REDIRECTED)
-		return proceed(outcome);
+	enum outcome outcome;
 
 	c.original_ip[2] = MAPPED_2;
 	c.original_ip[3] = IMDS_IP4;
-	if (record(ctx, &c, netns))
-		return proceed(OUTCOME_NOT_RECORDED);
+	outcome = decide(ctx, &c, settings.listen_port4 != 0);
+	if (outcome == OUTCOME_REFUSED)
+		return REFUSE;
+	if (outcome != OUTCOME_REDIRECTED)
+		return PROCEED;
 
 	ctx->user_ip4 = settings.listen_ip4;
 	ctx->user_port = settings.listen_port4;
-	return proceed(OUTCOME_REDIRECTED);
+	return PROCEED;
 }
 
 SEC("cgroup/connect4")
@@ -154,15 +191,14 @@ static int redirect6(struct bpf_sock_addr *ctx, int mapped)
 {
 	struct connection c = {.original_family = AF_INET6};
 	int has_listener = mapped ? settings.listen_port4 != 0 : settings.listen_port6 != 0;
-	__u32 netns = netns_of(ctx);
-	enum outcome outcome = verdict(ctx, netns, has_listener);
-
-	if (outcome != OUTCOME_REDIRECTED)
-		return proceed(outcome);
+	enum outcome outcome;
 
 	copy_ip6(c.original_ip, ctx->user_ip6);
-	if (record(ctx, &c, netns))
-		return proceed(OUTCOME_NOT_RECORDED);
+	outcome = decide(ctx, &c, has_listener);
+	if (outcome == OUTCOME_REFUSED)
+		return REFUSE;
+	if (outcome != OUTCOME_REDIRECTED)
+		return PROCEED;
 
 	if (mapped) {
 		ctx->user_ip6[3] = settings.listen_ip4;
@@ -171,7 +207,7 @@ static int redirect6(struct bpf_sock_addr *ctx, int mapped)
 		copy_ip6(ctx->user_ip6, settings.listen_ip6);
 		ctx->user_port = settings.listen_port6;
 	}
-	return proceed(OUTCOME_REDIRECTED);
+	return PROCEED;
 }
 
 /*
@@ -192,16 +228,21 @@ int connect6(struct bpf_sock_addr *ctx)
 	return PROCEED;
 }
 
+/* Finds the record of a socket that was redirected: not of one that was left alone. */
+static __always_inline struct connection *find_redirected(__u64 cookie)
+{
+	struct connection *c = bpf_map_lookup_elem(&sockets, &cookie);
+
+	return c && c->outcome == OUTCOME_REDIRECTED ? c : 0;
+}
+
 SEC("cgroup/getpeername4")
 int getpeername4(struct bpf_sock_addr *ctx)
 {
-	__u64 cookie;
-
 	if (ctx->user_ip4 != settings.listen_ip4 || ctx->user_port != settings.listen_port4)
 		return PROCEED;
 
-	cookie = bpf_get_socket_cookie(ctx);
-	if (!bpf_map_lookup_elem(&sockets, &cookie))
+	if (!find_redirected(bpf_get_socket_cookie(ctx)))
 		return PROCEED; /* one that dialled the listener itself sees the listener */
 
 	ctx->user_ip4 = IMDS_IP4;
@@ -225,13 +266,11 @@ SEC("cgroup/getpeername6")
 int getpeername6(struct bpf_sock_addr *ctx)
 {
 	struct connection *c;
-	__u64 cookie;
 
 	if (!is_listener6(ctx))
 		return PROCEED;
 
-	cookie = bpf_get_socket_cookie(ctx);
-	c = bpf_map_lookup_elem(&sockets, &cookie);
+	c = find_redirected(bpf_get_socket_cookie(ctx));
 	if (!c)
 		return PROCEED;
 
@@ -260,11 +299,16 @@ static __always_inline void endpoints_of(struct bpf_sock_ops *ctx, const struct 
 	e->own_netns = c->netns == settings.netns;
 }
 
-/* The source port is known and the peer has not accepted yet: makes the caller findable. */
+/*
+ * The source port is known and the peer has not accepted yet: makes the caller findable. Of two
+ * bridges that share their records, one does it.
+ */
 static __always_inline void join(struct connection *c, const struct endpoints *e)
 {
 	const struct connection *other = bpf_map_lookup_elem(&connections, e);
 
+	if (other && other->socket_cookie == c->socket_cookie && other->connected == c->connected)
+		return;
 	if (other && other->netns_cookie != c->netns_cookie) {
 		c->ambiguous = 1;
 		count(OUTCOME_AMBIGUOUS);
@@ -314,7 +358,7 @@ int sock_ops(struct bpf_sock_ops *ctx)
 		return 1;
 
 	cookie = bpf_get_socket_cookie(ctx);
-	c = bpf_map_lookup_elem(&sockets, &cookie);
+	c = find_redirected(cookie);
 	if (!c)
 		return 1;
 

@@ -1,22 +1,24 @@
 package hook
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"github.com/imds-bridge/imds-bridge/redirect"
 )
 
-// Options say what to redirect to where.
+// Options say what to redirect to where. With neither Listen nor Listen6 nothing is: who calls IMDS
+// is recorded under [Hook.Records], for whoever watches.
 type Options struct {
 	// Cgroup is the cgroup2 directory whose processes are redirected, its descendants' included.
 	Cgroup string
@@ -27,24 +29,42 @@ type Options struct {
 	// OwnNetNSOnly leaves callers in other network namespaces alone. A listener on loopback cannot
 	// be reached from there, and leaves them alone in any case.
 	OwnNetNSOnly bool
-	// Mark is the SO_MARK that exempts a socket of the bridge's own network namespace.
+	// Mark is the SO_MARK that exempts a socket of the bridge's own network namespace. Its low 16
+	// bits count, and so do the socket's.
 	Mark uint32
-	// Heartbeat is how long the bridge may be silent before calls are let through unchanged.
+	// CheckMark is the SO_MARK with which a socket of the bridge's own network namespace is
+	// redirected whatever the heartbeat says: Mark, and in the upper 16 bits a number that no other
+	// bridge has. Those exempt it, so that a bridge can prove its own hook beside theirs. Zero: none.
+	CheckMark uint32
+	// Heartbeat is how long the bridge may be silent before it gets no further calls.
 	Heartbeat time.Duration
-	// Connections bounds how many connections are remembered at once.
+	// Connections bounds how many connections are remembered at once. Records have a bound of
+	// their own.
 	Connections uint32
+	// Records are those of the bridge that this one takes over from: whichever of them accepts a
+	// connection finds who made it. Both stay attached as long as they like. Optional; Attach
+	// does not keep the maps given.
+	Records *Records
+	// FailClosed refuses the calls that a bridge that is dead, hung or unsure cannot have, with
+	// EPERM: once the hook is pinned, those of one that is dead or was stopped too. See Pin.
+	FailClosed bool
+	// Pins is the directory where Pin puts the hook, of a bpf file system. Empty: [DefaultPins].
+	Pins string
 	// Attaching is called when lookups work and just before the first call can arrive. Optional.
 	Attaching func(*Hook)
 }
 
 // Hook is the hook in place: attached by [Attach], taken away by Detach, gone with Close.
 //
-// Its links are not pinned: when the process dies the kernel takes the hook away, and calls
-// go to IMDS as if the bridge had never been.
+// Its links are not pinned unless Pin does it: when the process dies the kernel takes the hook
+// away, and calls go to IMDS as if the bridge had never been.
 type Hook struct {
-	objects hookObjects
-	links   []link.Link // in the order of attachment; the connect hooks come last
-	connect int         // index of the first connect hook in links
+	objects   hookObjects
+	links     []placed // in the order of attachment; the connect hooks come last
+	watching  bool     // nothing is redirected
+	heartbeat time.Duration
+	cgroup    uint64 // its id
+	pins      string // directory
 
 	mu       sync.Mutex
 	detached bool
@@ -70,7 +90,16 @@ func Attach(o Options) (_ *Hook, err error) {
 	}
 	defer cgroup.Close()
 
-	h := &Hook{}
+	h := &Hook{
+		watching:  !o.Listen.IsValid() && !o.Listen6.IsValid(),
+		heartbeat: o.Heartbeat,
+		pins:      cmp.Or(o.Pins, DefaultPins),
+	}
+	if o.FailClosed {
+		if err := checkPins(h.pins); err != nil {
+			return nil, err
+		}
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.Close())
@@ -109,8 +138,12 @@ func (h *Hook) load(o Options) error {
 	}
 	spec.Maps[hookMapSockets].MaxEntries = entries
 	spec.Maps[hookMapConnections].MaxEntries = entries
+	shared, err := o.Records.replace(spec)
+	if err != nil {
+		return err
+	}
 
-	err = spec.LoadAndAssign(&h.objects, nil)
+	err = spec.LoadAndAssign(&h.objects, &ebpf.CollectionOptions{MapReplacements: shared})
 	var verifier *ebpf.VerifierError
 	switch {
 	case err == nil:
@@ -146,9 +179,12 @@ func newConfig(o Options) (hookConfig, error) {
 		return hookConfig{}, err
 	}
 	ownOnly := o.OwnNetNSOnly || o.Listen.Addr().IsLoopback() || o.Listen6.Addr().IsLoopback()
-	c := hookConfig{HeartbeatLimit: uint64(o.Heartbeat), Mark: o.Mark, Netns: netns}
+	c := hookConfig{HeartbeatLimit: uint64(o.Heartbeat), Mark: o.Mark, CheckMark: o.CheckMark, Netns: netns}
 	if ownOnly {
 		c.OwnNetnsOnly = 1
+	}
+	if o.FailClosed {
+		c.FailClosed = 1
 	}
 	if o.Listen.IsValid() {
 		c.ListenIp4 = words(o.Listen.Addr())[3]
@@ -170,59 +206,43 @@ func ownNetNS() (uint32, error) {
 	return uint32(s.Ino), nil
 }
 
-func (h *Hook) attach(cgroup *os.File) error {
-	// What a redirected connection needs comes first, what redirects comes last.
-	for _, a := range []struct {
-		program *ebpf.Program
-		where   ebpf.AttachType
-	}{
-		{h.objects.SockOps, ebpf.AttachCGroupSockOps},
-		{h.objects.Getpeername4, ebpf.AttachCgroupInet4GetPeername},
-		{h.objects.Getpeername6, ebpf.AttachCgroupInet6GetPeername},
-		{h.objects.Connect4, ebpf.AttachCGroupInet4Connect},
-		{h.objects.Connect6, ebpf.AttachCGroupInet6Connect},
-	} {
-		if a.where == ebpf.AttachCGroupInet4Connect {
-			h.connect = len(h.links)
-		}
-		// A link and nothing else: link.AttachCgroup falls back to an attachment that
-		// outlives the process, and would redirect to nowhere after a crash.
-		l, err := link.AttachRawLink(link.RawLinkOptions{
-			Target:  int(cgroup.Fd()),
-			Program: a.program,
-			Attach:  a.where,
-		})
-		if errors.Is(err, unix.EPERM) {
-			return fmt.Errorf("%s: %w (a capability is missing, or another program holds the hook alone: see bpftool cgroup tree)", a.where, err)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", a.where, err)
-		}
-		h.links = append(h.links, l)
-	}
-	return nil
-}
-
 // Beat tells the kernel that the bridge is alive. It must be called more often than
 // Options.Heartbeat; a bridge that does not gets no further calls.
 func (h *Hook) Beat() error {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return fmt.Errorf("read the monotonic clock: %w", err)
+	now, err := monotonic()
+	if err != nil {
+		return err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
 		return os.ErrClosed
 	}
-	if err := h.objects.Heartbeat.Set(uint64(now.Nano())); err != nil {
+	if h.detached {
+		return nil // it serves no further calls
+	}
+	return h.beat(now)
+}
+
+// beat writes when the bridge gave, or is taken to give, its last sign of life.
+func (h *Hook) beat(at time.Duration) error {
+	if err := h.objects.Heartbeat.Set(uint64(at)); err != nil {
 		return fmt.Errorf("write the heartbeat: %w", err)
 	}
 	return nil
 }
 
-// Detach stops redirecting: new calls go to IMDS as they are. Connections made before it can
-// still be looked up until Close. It is idempotent.
+// monotonic is the time by the clock of bpf_ktime_get_ns.
+func monotonic() (time.Duration, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return 0, fmt.Errorf("read the monotonic clock: %w", err)
+	}
+	return time.Duration(now.Nano()), nil
+}
+
+// Detach stops redirecting: new calls go to IMDS as they are, or are refused if the hook is pinned.
+// Connections made before it can still be looked up until Close. It is idempotent.
 func (h *Hook) Detach() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -230,10 +250,15 @@ func (h *Hook) Detach() error {
 		return nil
 	}
 	h.detached = true
-	return closeLinks(h.links[h.connect:])
+	redirecting := h.links[h.firstConnect():]
+	if slices.ContainsFunc(redirecting, func(p placed) bool { return p.pinned }) {
+		return errors.Join(h.beat(0), detachLinks(redirecting))
+	}
+	return detachLinks(redirecting)
 }
 
-// Close takes away all that Attach made. It is idempotent.
+// Close takes away all that Attach made, and leaves what Pin pinned. It is idempotent, and must not
+// come before the last Lookup has returned.
 func (h *Hook) Close() error {
 	err := h.Detach()
 	h.mu.Lock()
@@ -241,19 +266,14 @@ func (h *Hook) Close() error {
 	if h.closed {
 		return nil
 	}
-	h.closed = true
-	if h.objects.Counters != nil {
-		final, countErr := h.counters()
-		h.final, err = final, errors.Join(err, countErr)
-	}
-	return errors.Join(err, closeLinks(h.links[:h.connect]), h.objects.Close())
+	return errors.Join(err, detachLinks(h.links[:h.firstConnect()]), h.release())
 }
 
-func closeLinks(links []link.Link) error {
-	var errs []error
-	for _, l := range links {
-		// To close alone is not enough: a process that was just forked has a copy until its exec.
-		errs = append(errs, l.Detach(), l.Close())
+// release gives up what the process has of the kernel, but for links. The lock is held.
+func (h *Hook) release() (err error) {
+	h.closed = true
+	if h.objects.Counters != nil {
+		h.final, err = h.counters()
 	}
-	return errors.Join(errs...)
+	return errors.Join(err, h.objects.Close())
 }

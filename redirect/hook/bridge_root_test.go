@@ -30,6 +30,8 @@ type bridgeTask struct {
 	Cgroup   string
 	Listen   netip.AddrPort
 	Upstream string // IMDS, called once on behalf of the first client
+	Pins     string // fail closed, and pin the hook there
+	Silent   bool   // give no sign of life after the start
 }
 
 // started is what it says first.
@@ -63,11 +65,20 @@ func beBridge() (err error) {
 	if err == nil {
 		defer func() { err = errors.Join(err, listener.Close()) }()
 	}
-	hook, err := Attach(Options{Cgroup: task.Cgroup, Listen: task.Listen, Mark: mark, Heartbeat: time.Hour, Connections: 16})
-	first.Attach = message(err)
+	hook, err := Attach(Options{
+		Cgroup: task.Cgroup, Listen: task.Listen, Mark: mark, Heartbeat: forever, Connections: 16,
+		FailClosed: task.Pins != "", Pins: task.Pins,
+	})
 	if err == nil {
 		defer func() { err = errors.Join(err, hook.Close()) }()
+		if task.Pins != "" {
+			err = hook.Pin()
+		}
+		if task.Silent {
+			err = errors.Join(err, hook.objects.Heartbeat.Set(uint64(0)))
+		}
 	}
+	first.Attach = message(err)
 	if err := report.Encode(first); err != nil || first.Listen+first.Attach != "" {
 		return err
 	}

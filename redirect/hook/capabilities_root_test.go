@@ -3,7 +3,9 @@
 package hook
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -32,7 +34,11 @@ var users = map[string]func(task *bridgeTask, names []string) func(*exec.Cmd){
 // startWith starts a bridge with some capabilities and no others.
 func startWith(t *testing.T, l *lab.Lab, user string, names []string) (*process, started) {
 	t.Helper()
-	task := bridgeTask{Cgroup: l.Cgroup(), Listen: listen4, Upstream: imds4}
+	return startTaskWith(t, l, user, names, bridgeTask{Cgroup: l.Cgroup(), Listen: listen4, Upstream: imds4})
+}
+
+func startTaskWith(t *testing.T, l *lab.Lab, user string, names []string, task bridgeTask) (*process, started) {
+	t.Helper()
 	change := users[user](&task, names)
 	p := startRole(t, l.Host().Start, "bridge", task, change)
 	var s started
@@ -105,5 +111,43 @@ func TestBridgeWithOneCapabilityLessNamesItAndLeavesNothing(t *testing.T) {
 				expectAttached(t, l, 0)
 			})
 		}
+	}
+}
+
+// To pin needs no capability, but a directory to write to.
+func TestClosedBridgePinsWithItsCapabilitiesAlone(t *testing.T) {
+	t.Parallel()
+	for user := range users {
+		t.Run(user, func(t *testing.T) {
+			t.Parallel()
+			l, pins := newLab(t), newPins(t)
+			task := bridgeTask{Cgroup: l.Cgroup(), Listen: listen4, Pins: pins}
+			if user != "root" {
+				_, s := startTaskWith(t, l, user, Capabilities, task)
+				if !strings.Contains(s.Attach, pins) || !strings.Contains(s.Attach, "permission denied") {
+					t.Errorf("pinning where it may not says %q", s.Attach)
+				}
+				expectAttached(t, l, 0)
+				if err := os.Chown(filepath.Dir(pins), 12345, 12345); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 2 { // the second takes over what the first left
+				bridge, s := startTaskWith(t, l, user, Capabilities, task)
+				if s.Listen != "" || s.Attach != "" {
+					t.Fatal(s.Listen, s.Attach)
+				}
+				expectAttached(t, l, 1)
+				if err := bridge.end(); err != nil {
+					t.Error(err)
+				}
+				expectConnectHooks(t, l, 1)
+				expectRefused(t, l.Host(), callsTo(everyAddress...)...)
+			}
+			if removed, err := RemovePins(pins); !removed || err != nil {
+				t.Errorf("removed %t, %v", removed, err)
+			}
+			expectAttached(t, l, 0)
+		})
 	}
 }

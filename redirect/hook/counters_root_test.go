@@ -94,7 +94,8 @@ func TestCallerThatCannotBeRecordedGoesToIMDS(t *testing.T) {
 			b := newBridgeBy(t, attachWith(full(hookMapSockets)), newLab(t))
 			standIn(t, b.Lab, to)
 			start(t, b.Host(), []call{{To: to, Keep: true}}).next(t)
-			expectIMDS(t, b.Host(), call{To: to})
+			b.next(t)
+			b.expectIMDS(t, b.Host(), call{To: to})
 			b.expectCounters(t, map[Outcome]uint64{"redirected": 1, "joined": 1, "not_recorded": 1})
 		})
 	}
@@ -129,7 +130,7 @@ func TestCountersAreExportedByOutcome(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.call(t, b.Host(), call{To: imds4})
-	expectIMDS(t, b.Host(), call{To: imds4, Mark: mark})
+	b.expectIMDS(t, b.Host(), call{To: imds4, Mark: mark})
 	want := map[Outcome]uint64{"redirected": 1, "joined": 1, "closed": 1, "exempt": 1}
 	b.expectCounters(t, want)
 

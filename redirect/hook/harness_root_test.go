@@ -4,20 +4,20 @@ package hook
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/imds-bridge/imds-bridge/lab"
 	"github.com/imds-bridge/imds-bridge/redirect"
@@ -31,6 +31,9 @@ const (
 
 	// patience is how long a test waits for what must happen. It is spent only by one that fails.
 	patience = 30 * time.Second
+
+	// forever is longer than any machine is up.
+	forever = 1 << 62 * time.Nanosecond
 )
 
 var (
@@ -42,6 +45,7 @@ var (
 type bridge struct {
 	*lab.Lab
 	hook      *Hook
+	lookups   atomic.Pointer[Hook] // who is asked for the callers of arrivals; nil: nobody
 	listeners []*redirect.Listener
 	arrivals  chan *arrival
 }
@@ -115,6 +119,7 @@ func newBridgeBy(t *testing.T, attach func(Options) (*Hook, error), l *lab.Lab, 
 	}); err != nil {
 		t.Fatal(err)
 	}
+	b.lookups.Store(b.hook)
 	for _, listener := range b.listeners {
 		serving.Go(func() { b.serve(listener) })
 	}
@@ -127,7 +132,7 @@ func options(l *lab.Lab) Options {
 		Listen:      listen4,
 		Listen6:     listen6,
 		Mark:        mark,
-		Heartbeat:   time.Hour,
+		Heartbeat:   forever,
 		Connections: 1024,
 	}
 }
@@ -135,8 +140,13 @@ func options(l *lab.Lab) Options {
 // listenIn calls Listen in a namespace. The listener must be closed there too.
 func listenIn(n *lab.Namespace, at netip.AddrPort) (listener *redirect.Listener, err error) {
 	err = n.Do(func() (err error) {
-		listener, err = redirect.Listen(context.Background(), at)
-		return err
+		// Not at once: a process that another test forks has a copy of an earlier one until its exec.
+		for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+			listener, err = redirect.Listen(context.Background(), at)
+			if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
+				return err
+			}
+		}
 	})
 	return listener, err
 }
@@ -154,7 +164,18 @@ func (b *bridge) serve(l net.Listener) {
 }
 
 func (b *bridge) lookup(c net.Conn) (redirect.Connection, error) {
-	return b.hook.Lookup(c)
+	if h := b.lookups.Load(); h != nil {
+		return h.Lookup(c)
+	}
+	return redirect.Connection{}, redirect.ErrNoRecord
+}
+
+// silence makes the bridge one that never gave a sign of life.
+func (b *bridge) silence(t *testing.T) {
+	t.Helper()
+	if err := b.hook.objects.Heartbeat.Set(uint64(0)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func addrPort(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
@@ -188,19 +209,31 @@ func (a *arrival) answer(t *testing.T) {
 }
 
 // call makes one call and lets the bridge answer it. The hook must have brought it there.
-func (b *bridge) call(t *testing.T, in *lab.Namespace, c call, change ...func(*exec.Cmd)) (sighting, redirect.Connection) {
+func (b *bridge) call(t *testing.T, in *lab.Namespace, c call, change ...func(*exec.Cmd)) (s sighting, record redirect.Connection) {
 	t.Helper()
 	client := start(t, in, []call{c}, change...)
-	a := b.next(t)
-	if a.err != nil {
-		t.Fatalf("%+v: %v", c, a.err)
+	seen := make(chan sighting, 1)
+	go func() {
+		s, err := client.see()
+		if err != nil {
+			s.Error = err.Error()
+		}
+		seen <- s
+	}()
+	select {
+	case a := <-b.arrivals:
+		if a.err != nil {
+			t.Errorf("%+v: %v", c, a.err)
+		}
+		a.answer(t)
+		s = <-seen
+		record = a.record
+	case s = <-seen: // it went elsewhere, or nowhere
 	}
-	a.answer(t)
-	s := client.next(t)
 	if s.Error != "" || s.Answer != "bridge" {
 		t.Fatalf("%+v: answer %q, error %q", c, s.Answer, s.Error)
 	}
-	return s, a.record
+	return s, record
 }
 
 // standIn listens in the place of IMDS, and answers with "imds" and the address called.
@@ -238,6 +271,31 @@ func expectIMDS(t *testing.T, in *lab.Namespace, calls ...call) {
 	}
 }
 
+// expectIMDS is the other expectIMDS. It does not wait for a bridge that gets the calls instead.
+func (b *bridge) expectIMDS(t *testing.T, in *lab.Namespace, calls ...call) {
+	t.Helper()
+	defer b.turnAway(t)()
+	expectIMDS(t, in, calls...)
+}
+
+// turnAway closes what comes to the bridge, where nothing should, until it is told to stop.
+func (b *bridge) turnAway(t *testing.T) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case a := <-b.arrivals:
+				t.Errorf("a call of process %d came to the bridge", a.record.PID)
+				a.Close()
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
 // expectCounters waits until the counters are as given; those not given are zero.
 func (b *bridge) expectCounters(t *testing.T, want map[Outcome]uint64) {
 	t.Helper()
@@ -265,6 +323,10 @@ func expectCounters(t *testing.T, hook *Hook, want map[Outcome]uint64) {
 func eventually(t *testing.T, f func() error) {
 	t.Helper()
 	var err error
+	patience := patience
+	if t.Failed() { // what depends on it need not come about
+		patience = time.Second
+	}
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if err = f(); err == nil {
 			return
@@ -286,79 +348,6 @@ func entries(t *testing.T, m *ebpf.Map) int {
 		t.Fatal(err)
 	}
 	return n
-}
-
-// process is a child of the test: this binary in a role.
-type process struct {
-	cmd  *exec.Cmd
-	in   io.WriteCloser
-	out  *os.File
-	json *json.Decoder
-}
-
-// start lets a process make calls from a namespace, one after the other.
-func start(t *testing.T, in *lab.Namespace, calls []call, change ...func(*exec.Cmd)) *process {
-	t.Helper()
-	return startRole(t, in.Start, "client", calls, change...)
-}
-
-// startRole starts this binary in a role, with its task on standard input.
-func startRole(t *testing.T, start func(*exec.Cmd) error, role string, task any, change ...func(*exec.Cmd)) *process {
-	t.Helper()
-	text, err := json.Marshal(task)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Not by its path, which other users cannot reach.
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), roleVariable+"="+role, taskVariable+"="+string(text),
-		"GORACE=atexit_sleep_ms=0") // or the race detector keeps each for a second
-	cmd.Stderr = t.Output()
-	for _, f := range change {
-		f(cmd)
-	}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := start(cmd); err != nil {
-		t.Fatal(err)
-	}
-	c := &process{cmd: cmd, in: in, out: out.(*os.File), json: json.NewDecoder(out)}
-	t.Cleanup(func() { c.end() })
-	return c
-}
-
-// next reads what the process saw of its next call.
-func (c *process) next(t *testing.T) (s sighting) {
-	t.Helper()
-	c.read(t, &s)
-	return s
-}
-
-func (c *process) read(t *testing.T, into any) {
-	t.Helper()
-	if err := c.out.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.json.Decode(into); err != nil {
-		t.Fatalf("process said nothing more: %v", err)
-	}
-}
-
-// end lets the process close the sockets that it kept, and waits for its end.
-func (c *process) end() error {
-	c.in.Close()
-	killer := time.AfterFunc(patience, func() { _ = c.cmd.Process.Kill() })
-	defer killer.Stop()
-	if err := c.cmd.Wait(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	return nil
 }
 
 // hasAddress tells whether lo has the address in a namespace.

@@ -17,13 +17,15 @@ type hookConfig struct {
 	_              structs.HostLayout
 	HeartbeatLimit uint64
 	Mark           uint32
+	CheckMark      uint32
 	Netns          uint32
 	ListenIp4      uint32
 	ListenIp6      [4]uint32
 	ListenPort4    uint16
 	ListenPort6    uint16
-	OwnNetnsOnly   uint32
-	Padding        uint32
+	OwnNetnsOnly   uint8
+	FailClosed     uint8
+	Padding        uint16
 }
 
 type hookConnection struct {
@@ -45,7 +47,7 @@ type hookConnection struct {
 	OriginalFamily uint8
 	Ambiguous      uint8
 	Comm           [16]uint8
-	Padding        uint32
+	Outcome        uint32
 }
 
 type hookEndpoints struct {
@@ -70,11 +72,13 @@ const (
 	hookOutcomeOUTCOME_OTHER_NETNS  hookOutcome = 5
 	hookOutcomeOUTCOME_BOUND_DEVICE hookOutcome = 6
 	hookOutcomeOUTCOME_NOT_RECORDED hookOutcome = 7
-	hookOutcomeOUTCOME_JOINED       hookOutcome = 8
-	hookOutcomeOUTCOME_NOT_JOINED   hookOutcome = 9
-	hookOutcomeOUTCOME_AMBIGUOUS    hookOutcome = 10
-	hookOutcomeOUTCOME_CLOSED       hookOutcome = 11
-	hookOutcomeOUTCOME_COUNT        hookOutcome = 12
+	hookOutcomeOUTCOME_WATCHED      hookOutcome = 8
+	hookOutcomeOUTCOME_REFUSED      hookOutcome = 9
+	hookOutcomeOUTCOME_JOINED       hookOutcome = 10
+	hookOutcomeOUTCOME_NOT_JOINED   hookOutcome = 11
+	hookOutcomeOUTCOME_AMBIGUOUS    hookOutcome = 12
+	hookOutcomeOUTCOME_CLOSED       hookOutcome = 13
+	hookOutcomeOUTCOME_COUNT        hookOutcome = 14
 )
 
 // Names of all BPF objects in the ELF.

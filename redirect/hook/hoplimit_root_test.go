@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -68,8 +69,29 @@ func answer(c *net.TCPConn, network string, hopLimits []int) error {
 		if _, err := io.WriteString(c, "answer "); err != nil {
 			return err
 		}
+		if err := awaitAcknowledged(raw); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// awaitAcknowledged waits until the other end has all that was written. A segment that is still to be
+// sent, or to be sent again, would have the hop limit of the next.
+func awaitAcknowledged(c syscall.RawConn) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
+		var waiting int
+		var inner error
+		if err := c.Control(func(fd uintptr) { waiting, inner = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) }); err != nil || inner != nil {
+			return fmt.Errorf("%v, %v", err, inner)
+		}
+		if waiting == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d bytes are not acknowledged", waiting)
+		}
+	}
 }
 
 func TestHopLimitIsThatOfTheAnswer(t *testing.T) {

@@ -5,11 +5,9 @@ package hook
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -75,7 +73,7 @@ func TestDetachSendsNewCallsToIMDSAndKeepsOldOnes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	expectIMDS(t, b.Host(), call{To: imds4}, call{To: imds6})
+	b.expectIMDS(t, b.Host(), call{To: imds4}, call{To: imds6})
 	for _, a := range open {
 		if got, err := b.lookup(a.Conn); err != nil || got != a.record {
 			t.Errorf("after Detach the caller is %+v, %v; was %+v", got, err, a.record)
@@ -100,7 +98,7 @@ func TestCloseLeavesNothingAttached(t *testing.T) {
 		}
 	}
 	expectAttached(t, b.Lab, 0)
-	expectIMDS(t, b.Host(), call{To: imds4}, call{To: imds6})
+	b.expectIMDS(t, b.Host(), call{To: imds4}, call{To: imds6})
 	if err := b.hook.Beat(); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Beat after Close: %v", err)
 	}
@@ -119,7 +117,7 @@ func TestDetachDoesNotWaitForAProcessThatHoldsACopyOfTheLink(t *testing.T) {
 	b := newBridge(t)
 	standIn(t, b.Lab, imds4, imds6)
 	for _, l := range b.hook.links {
-		fd, err := unix.Dup(l.(*link.RawLink).FD())
+		fd, err := unix.Dup(l.link.FD())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +126,7 @@ func TestDetachDoesNotWaitForAProcessThatHoldsACopyOfTheLink(t *testing.T) {
 	if err := b.hook.Detach(); err != nil {
 		t.Fatal(err)
 	}
-	expectIMDS(t, b.Host(), call{To: imds4}, call{To: imds6})
+	b.expectIMDS(t, b.Host(), call{To: imds4}, call{To: imds6})
 	if err := b.hook.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -224,79 +222,4 @@ func countPrograms(t *testing.T, cgroup string) (n int) {
 		n += len(q.Programs)
 	}
 	return n
-}
-
-// beside is a second bridge in the lab of the first, as when a new version takes over.
-func beside(t *testing.T, first *bridge) *bridge {
-	t.Helper()
-	return newBridgeIn(t, first.Lab, func(o *Options) {
-		o.Listen = netip.AddrPortFrom(listen4.Addr(), listen4.Port()+1)
-		o.Listen6 = netip.AddrPortFrom(listen6.Addr(), listen6.Port()+1)
-	})
-}
-
-func TestFirstOfTwoBridgesGetsTheCallsUntilItIsGone(t *testing.T) {
-	t.Parallel()
-	old := newBridge(t)
-	young := beside(t, old)
-	expectAttached(t, old.Lab, 2)
-	for _, to := range []string{imds4, imds6, mapped4} {
-		expectCall(t, old, old.Host(), call{To: to})
-	}
-	young.expectCounters(t, nil)
-
-	open := start(t, old.Host(), []call{{To: imds4, Keep: true}})
-	open.next(t)
-	a := old.next(t)
-	if err := old.hook.Detach(); err != nil {
-		t.Fatal(err)
-	}
-	for _, to := range []string{imds4, imds6, mapped4} {
-		expectCall(t, young, young.Host(), call{To: to})
-	}
-	if got, err := old.lookup(a.Conn); err != nil || got != a.record {
-		t.Errorf("the old bridge's connection is %+v, %v; was %+v", got, err, a.record)
-	}
-	if err := old.hook.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for _, to := range []string{imds4, imds6, mapped4} {
-		expectCall(t, young, young.Host(), call{To: to})
-	}
-	young.expectCounters(t, map[Outcome]uint64{"redirected": 6, "joined": 6, "closed": 6})
-}
-
-func TestSecondOfTwoBridgesGoesWithoutATrace(t *testing.T) {
-	t.Parallel()
-	old := newBridge(t)
-	young := beside(t, old)
-	if err := young.hook.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for _, to := range []string{imds4, imds6, mapped4} {
-		expectCall(t, old, old.Host(), call{To: to})
-	}
-	expectAttached(t, old.Lab, 1)
-}
-
-func TestSecondOfTwoBridgesGetsTheCallsOfASilentOne(t *testing.T) {
-	t.Parallel()
-	old := newBridge(t, func(o *Options) { o.Heartbeat = time.Minute })
-	young := beside(t, old)
-	if err := old.hook.objects.Heartbeat.Set(uint64(clock(t) - time.Minute - 1)); err != nil {
-		t.Fatal(err)
-	}
-	expectCall(t, young, young.Host(), call{To: imds4})
-	old.expectCounters(t, map[Outcome]uint64{"stale": 1})
-}
-
-// The bridges' own sockets are no calls for each other.
-func TestMarkedSocketPassesBothBridges(t *testing.T) {
-	t.Parallel()
-	old := newBridge(t)
-	young := beside(t, old)
-	standIn(t, old.Lab, imds4)
-	expectIMDS(t, old.Host(), call{To: imds4, Mark: mark})
-	old.expectCounters(t, map[Outcome]uint64{"exempt": 1})
-	young.expectCounters(t, map[Outcome]uint64{"exempt": 1})
 }

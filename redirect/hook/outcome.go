@@ -15,6 +15,8 @@ var outcomes = [hookOutcomeOUTCOME_COUNT]Outcome{
 	hookOutcomeOUTCOME_OTHER_NETNS:  "other_netns",
 	hookOutcomeOUTCOME_BOUND_DEVICE: "bound_device",
 	hookOutcomeOUTCOME_NOT_RECORDED: "not_recorded",
+	hookOutcomeOUTCOME_WATCHED:      "watched",
+	hookOutcomeOUTCOME_REFUSED:      "refused",
 	hookOutcomeOUTCOME_JOINED:       "joined",
 	hookOutcomeOUTCOME_NOT_JOINED:   "not_joined",
 	hookOutcomeOUTCOME_AMBIGUOUS:    "ambiguous",

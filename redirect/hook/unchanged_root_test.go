@@ -67,16 +67,16 @@ func TestOtherAddressesAndPortsAreLeftAlone(t *testing.T) {
 		standIn(t, b.Lab, to)
 		calls = append(calls, call{To: to})
 	}
-	expectIMDS(t, b.Host(), calls...)
+	b.expectIMDS(t, b.Host(), calls...)
 	b.expectCounters(t, nil)
 }
 
-func TestUDPIsLeftAlone(t *testing.T) {
-	t.Parallel()
-	b := newBridge(t)
-	for _, at := range []string{imds4, imds6} {
+// answerDatagrams stands in for IMDS as standIn does, by UDP.
+func answerDatagrams(t *testing.T, l *lab.Lab, addrs ...string) {
+	t.Helper()
+	for _, at := range addrs {
 		var server net.PacketConn
-		if err := b.IMDS().Do(func() (err error) {
+		if err := l.IMDS().Do(func() (err error) {
 			server, err = (&net.ListenConfig{}).ListenPacket(context.Background(), "udp", at)
 			return err
 		}); err != nil {
@@ -96,10 +96,16 @@ func TestUDPIsLeftAlone(t *testing.T) {
 			}
 		}()
 	}
+}
+
+func TestUDPIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	b := newBridge(t)
+	answerDatagrams(t, b.Lab, imds4, imds6)
 	// A datagram without connect() passes no hook at all.
-	expectIMDS(t, b.Host(), call{To: imds4, How: "udp without connect"}, call{To: imds6, How: "udp without connect"})
+	b.expectIMDS(t, b.Host(), call{To: imds4, How: "udp without connect"}, call{To: imds6, How: "udp without connect"})
 	b.expectCounters(t, nil)
-	expectIMDS(t, b.Host(), call{To: imds4, How: "udp"}, call{To: imds6, How: "udp"})
+	b.expectIMDS(t, b.Host(), call{To: imds4, How: "udp"}, call{To: imds6, How: "udp"})
 	b.expectCounters(t, map[Outcome]uint64{"not_tcp": 2})
 }
 
@@ -148,8 +154,9 @@ func TestMarkedSocketOfTheBridgesNamespaceGoesToIMDS(t *testing.T) {
 	t.Parallel()
 	b := newBridge(t)
 	standIn(t, b.Lab, imds4, imds6)
-	expectIMDS(t, b.Host(), call{To: imds4, Mark: mark}, call{To: imds6, Mark: mark})
-	b.expectCounters(t, map[Outcome]uint64{"exempt": 2})
+	b.expectIMDS(t, b.Host(), call{To: imds4, Mark: mark}, call{To: imds6, Mark: mark},
+		call{To: imds4, Mark: mark | 0xabcd<<16}) // another bridge's self-check
+	b.expectCounters(t, map[Outcome]uint64{"exempt": 3})
 
 	for _, c := range []call{{To: imds4}, {To: imds6}, {To: imds4, Mark: mark + 1}, {To: imds6, Mark: mark + 1}} {
 		expectCall(t, b, b.Host(), c)
@@ -172,7 +179,7 @@ func TestSocketBoundToADeviceGoesToIMDS(t *testing.T) {
 	t.Parallel()
 	b := newBridge(t)
 	standIn(t, b.Lab, imds4, imds6)
-	expectIMDS(t, b.Host(), call{To: imds4, Device: "eth0"}, call{To: imds6, Device: "eth0"})
+	b.expectIMDS(t, b.Host(), call{To: imds4, Device: "eth0"}, call{To: imds6, Device: "eth0"})
 	b.expectCounters(t, map[Outcome]uint64{"bound_device": 2})
 	expectCall(t, b, b.Host(), call{To: imds4, Device: "lo"})
 }
@@ -181,7 +188,7 @@ func TestOtherNamespacesAreLeftAloneWhenAskedFor(t *testing.T) {
 	t.Parallel()
 	b := newBridge(t, func(o *Options) { o.OwnNetNSOnly = true })
 	standIn(t, b.Lab, imds4, imds6)
-	expectIMDS(t, addContainer(t, b, "one"), call{To: imds4}, call{To: imds6})
+	b.expectIMDS(t, addContainer(t, b, "one"), call{To: imds4}, call{To: imds6})
 	b.expectCounters(t, map[Outcome]uint64{"other_netns": 2})
 	expectCall(t, b, b.Host(), call{To: imds4})
 }
@@ -193,7 +200,7 @@ func TestLoopbackListenerServesNoOtherNamespace(t *testing.T) {
 		o.Listen, o.Listen6 = mustAddrPort("127.0.0.1:8254"), mustAddrPort("[::1]:8254")
 	})
 	standIn(t, b.Lab, imds4, imds6)
-	expectIMDS(t, addContainer(t, b, "one"), call{To: imds4}, call{To: imds6})
+	b.expectIMDS(t, addContainer(t, b, "one"), call{To: imds4}, call{To: imds6})
 	b.expectCounters(t, map[Outcome]uint64{"other_netns": 2})
 	for _, to := range []string{imds4, imds6, mapped4} {
 		expectCall(t, b, b.Host(), call{To: to})
@@ -211,20 +218,18 @@ func TestSilentBridgeGetsNoCalls(t *testing.T) {
 		}
 		return nil
 	})
-	expectIMDS(t, b.Host(), call{To: imds4}, call{To: imds6})
+	b.expectIMDS(t, b.Host(), call{To: imds4}, call{To: imds6})
 	b.expectCounters(t, map[Outcome]uint64{"stale": 2})
 }
 
 func TestBridgeThatBeatsAgainGetsCallsAgain(t *testing.T) {
 	t.Parallel()
-	b := newBridge(t, func(o *Options) { o.Heartbeat = time.Minute })
+	b := newBridge(t)
 	standIn(t, b.Lab, imds4, imds6)
 	expectCall(t, b, b.Host(), call{To: imds4})
 
-	if err := b.hook.objects.Heartbeat.Set(uint64(clock(t) - time.Minute - 1)); err != nil {
-		t.Fatal(err)
-	}
-	expectIMDS(t, b.Host(), call{To: imds4}, call{To: imds6})
+	b.silence(t)
+	b.expectIMDS(t, b.Host(), call{To: imds4}, call{To: imds6})
 	b.expectCounters(t, map[Outcome]uint64{"redirected": 1, "joined": 1, "closed": 1, "stale": 2})
 
 	if err := b.hook.Beat(); err != nil {

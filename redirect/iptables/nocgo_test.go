@@ -1,0 +1,5 @@
+//go:build !cgo
+
+package iptables
+
+const hasCgo = false

@@ -1,0 +1,179 @@
+package owner
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// tables are the sockets of the bridge's own network namespace. Its files stay in that namespace,
+// whatever thread uses them.
+type tables struct {
+	mu   sync.Mutex // one question to sock_diag at a time
+	diag int        // a sock_diag socket, -1 where the kernel has none for TCP
+	// files are /proc/net/tcp and tcp6, for kernels without tcp_diag.
+	files []*os.File
+	// any is a socket of the namespace.
+	any int
+}
+
+const (
+	sizeofHeader  = 16 // struct nlmsghdr
+	sizeofRequest = 56 // struct inet_diag_req_v2
+	sizeofAnswer  = 72 // struct inet_diag_msg
+
+	sockDiagByFamily = 20
+
+	tcpListen = 10
+)
+
+func openTables() (_ *tables, err error) {
+	t := &tables{diag: -1, any: -1}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.close())
+		}
+	}()
+	for _, name := range []string{"tcp", "tcp6"} {
+		file, err := os.Open("/proc/thread-self/net/" + name)
+		if err == nil {
+			t.files = append(t.files, file)
+		} else if name == "tcp" {
+			return nil, fmt.Errorf("read the sockets of this network namespace: %w", err)
+		}
+	}
+	if t.any, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("open a socket: %w", err)
+	}
+	if t.diag, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG); err != nil {
+		t.diag = -1 // CONFIG_INET_DIAG is off
+	} else if !t.proven() {
+		_ = unix.Close(t.diag)
+		t.diag = -1
+	}
+	return t, nil
+}
+
+// proven tells whether sock_diag knows TCP: without tcp_diag it answers ENOENT, as to a socket that is
+// not there. A listener of our own is there.
+func (t *tables) proven() bool {
+	if unix.Bind(t.any, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}) != nil || unix.Listen(t.any, 1) != nil {
+		return false
+	}
+	at, err := unix.Getsockname(t.any)
+	if err != nil {
+		return false
+	}
+	local := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(at.(*unix.SockaddrInet4).Port))
+	_, state, err := t.ask(local, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+	// It listened for this question alone.
+	_ = unix.Shutdown(t.any, unix.SHUT_RDWR)
+	return err == nil && state == tcpListen
+}
+
+func (t *tables) close() error {
+	var errs []error
+	for _, file := range t.files {
+		errs = append(errs, file.Close())
+	}
+	for _, fd := range []int{t.diag, t.any} {
+		if fd >= 0 {
+			errs = append(errs, unix.Close(fd))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// netnsCookie is that of the namespace; 0 before Linux 5.14, which does not tell.
+func (t *tables) netnsCookie() uint64 {
+	cookie, err := unix.GetsockoptUint64(t.any, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0
+	}
+	return cookie
+}
+
+// find returns the connected socket between two addresses, or ErrNoSocket.
+func (t *tables) find(client, server netip.AddrPort) (socket, error) {
+	if t.diag < 0 {
+		for i, file := range t.files {
+			found, err := findInTable(file, i == 1, client, server)
+			if !errors.Is(err, ErrNoSocket) {
+				return found, err
+			}
+		}
+		return socket{}, ErrNoSocket
+	}
+	found, state, err := t.ask(client, server)
+	if err == nil && (state == tcpListen || found.inode == 0) {
+		return socket{}, ErrNoSocket // the kernel offers a listener when nobody is connected
+	}
+	return found, err
+}
+
+// ask makes an exact request, which the kernel answers by its hash table, before sendto returns.
+func (t *tables) ask(local, remote netip.AddrPort) (socket, uint8, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := unix.Sendto(t.diag, newRequest(local, remote), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return socket{}, 0, fmt.Errorf("ask sock_diag: %w", err)
+	}
+	var answer [512]byte
+	n, _, err := unix.Recvfrom(t.diag, answer[:], unix.MSG_DONTWAIT)
+	if err != nil {
+		return socket{}, 0, fmt.Errorf("hear sock_diag: %w", err)
+	}
+	return parseAnswer(answer[:n])
+}
+
+func newRequest(local, remote netip.AddrPort) []byte {
+	b := make([]byte, sizeofHeader+sizeofRequest)
+	native := binary.NativeEndian
+	native.PutUint32(b[0:], uint32(len(b)))
+	native.PutUint16(b[4:], sockDiagByFamily)
+	native.PutUint16(b[6:], unix.NLM_F_REQUEST)
+	r := b[sizeofHeader:]
+	// AF_INET finds the IPv4 connections of IPv6 sockets too.
+	r[0], r[1] = unix.AF_INET, unix.IPPROTO_TCP
+	if local.Addr().Is6() {
+		r[0] = unix.AF_INET6
+	}
+	native.PutUint32(r[4:], ^uint32(0)) // states
+	id := r[8:]
+	binary.BigEndian.PutUint16(id[0:], local.Port())
+	binary.BigEndian.PutUint16(id[2:], remote.Port())
+	copy(id[4:20], local.Addr().AsSlice())
+	copy(id[20:36], remote.Addr().AsSlice())
+	native.PutUint64(id[40:], ^uint64(0)) // any cookie
+	return b
+}
+
+func parseAnswer(b []byte) (socket, uint8, error) {
+	native := binary.NativeEndian
+	if len(b) < sizeofHeader {
+		return socket{}, 0, errors.New("sock_diag gives a short answer")
+	}
+	body := b[sizeofHeader:]
+	if native.Uint16(b[4:]) == unix.NLMSG_ERROR && len(body) >= 4 {
+		errno := unix.Errno(-int32(native.Uint32(body)))
+		if errno == unix.ENOENT {
+			return socket{}, 0, ErrNoSocket
+		}
+		return socket{}, 0, fmt.Errorf("ask sock_diag: %w", errno)
+	}
+	if len(body) < sizeofAnswer {
+		return socket{}, 0, errors.New("sock_diag gives a short answer")
+	}
+	remote := netip.AddrFrom16([16]byte(body[4+20 : 4+36]))
+	return socket{
+		cookie: uint64(native.Uint32(body[4+40:])) | uint64(native.Uint32(body[4+44:]))<<32,
+		uid:    native.Uint32(body[64:]),
+		inode:  native.Uint32(body[68:]),
+		mapped: body[0] == unix.AF_INET6 && remote.Is4In6(),
+	}, body[1], nil
+}

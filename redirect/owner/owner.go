@@ -1,0 +1,253 @@
+package owner
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/imds-bridge/imds-bridge/redirect"
+)
+
+// Capabilities are what a [Finder] needs to find the sockets of other users' processes.
+//
+//   - CAP_SYS_PTRACE follows the links of their descriptors and of their network namespaces;
+//   - CAP_DAC_READ_SEARCH lists their descriptors, which only their user and root may.
+//
+// CAP_SYS_ADMIN, to enter network namespaces, is not among them: /proc/<pid>/net shows the tables of a
+// namespace to everybody.
+var Capabilities = []string{"CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE"}
+
+var (
+	// ErrNoSocket is returned where no network namespace in sight has the socket: it was closed, or its
+	// addresses were translated on the way, or it is of a virtual machine.
+	ErrNoSocket = errors.New("no such socket")
+	// ErrNoProcess is returned where the socket is there, and no process in sight has it open: it is
+	// of another pid namespace, or of a thread that left its process's network namespace.
+	ErrNoProcess = errors.New("no process has the socket open")
+)
+
+const (
+	// defaultTimeout is how long a search takes at most. The call matters more than the name.
+	defaultTimeout = 100 * time.Millisecond
+	// maxSearches bounds the threads that can hang in /proc at once.
+	maxSearches = 16
+)
+
+// Options of a [Finder]. The zero value is ready to use.
+type Options struct {
+	// Proc is where the procfs of the initial pid namespace is mounted; "" means /proc.
+	Proc string
+	// Cgroup is where the cgroup2 hierarchy is mounted; "" looks for it. Without any, no process has a
+	// cgroup id.
+	Cgroup string
+	// Timeout bounds a search; 0 means 100 ms.
+	Timeout time.Duration
+}
+
+// Finder finds the owners of sockets. It is safe for concurrent use.
+type Finder struct {
+	proc     *os.File // the directory
+	path     string   // its path
+	cgroup   string
+	timeout  time.Duration
+	clock    time.Duration // what our time namespace adds to the times of /proc
+	own      *tables
+	netns    uint32
+	cookie   uint64
+	others   *namespaces
+	hints    *lru.Cache[user, []holder]
+	known    *lru.Cache[identity, details]
+	stops    *lru.Cache[user, int] // where scans ran out of time
+	searches chan struct{}
+	scanning chan struct{}
+	// background are the searches under way, those too that nobody waits for any longer.
+	background sync.WaitGroup
+}
+
+// New returns a Finder. The network namespace of the calling thread is the one it calls its own.
+func New(o Options) (_ *Finder, err error) {
+	f := &Finder{
+		path:     cmp.Or(o.Proc, "/proc"),
+		timeout:  cmp.Or(o.Timeout, defaultTimeout),
+		searches: make(chan struct{}, maxSearches),
+		scanning: make(chan struct{}, 1),
+	}
+	if f.proc, err = os.OpenFile(f.path, os.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
+		return nil, fmt.Errorf("open procfs: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	if f.hints, err = lru.New[user, []holder](maxHints); err != nil {
+		return nil, err
+	}
+	if f.known, err = lru.New[identity, details](maxHints); err != nil {
+		return nil, err
+	}
+	if f.stops, err = lru.New[user, int](maxHints); err != nil {
+		return nil, err
+	}
+	if f.cgroup = o.Cgroup; f.cgroup == "" {
+		f.cgroup = cgroup2Mount()
+	}
+	f.clock = bootOffset()
+	if f.netns, err = ownNetNS(); err != nil {
+		return nil, err
+	}
+	if f.own, err = openTables(); err != nil {
+		return nil, err
+	}
+	f.cookie = f.own.netnsCookie()
+	f.others = &namespaces{finder: f, maxAge: refreshAfter}
+	return f, nil
+}
+
+// Close waits for the searches under way and gives up what New opened.
+func (f *Finder) Close() error {
+	f.background.Wait()
+	err := f.proc.Close()
+	if f.own != nil {
+		err = errors.Join(err, f.own.close())
+	}
+	return err
+}
+
+// Find says whose socket it is that connected from client to server, both as the socket's owner sees
+// them. The answer has what /proc and the kernel tell; TID, Connected and, outside of the bridge's own
+// network namespace, Socket and NetNSCookie are not to be had, and zero.
+//
+// It takes no longer than the timeout. With [ErrNoSocket] and [ErrNoProcess] the answer holds what is
+// known in spite of it: with the latter the socket's network namespace and destination and the user who made
+// it, and no process. Where those are because of missing privileges, the error is a [*PermissionError] besides.
+//
+// Ambiguous is set when more than one network namespace has such a socket, and when more than one
+// process has it open: then the process is the one that others have it from, their parent. A process that
+// got it by another way than by fork, over a Unix socket, is not looked for once one is found.
+func (f *Finder) Find(ctx context.Context, client, server netip.AddrPort) (redirect.Connection, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	select {
+	case f.searches <- struct{}{}:
+	case <-ctx.Done():
+		return redirect.Connection{}, fmt.Errorf("find the owner of %s: too many searches are under way: %w", client, ctx.Err())
+	}
+	type result struct {
+		c   redirect.Connection
+		err error
+	}
+	// Not on this goroutine: a file in /proc can hang, and takes no deadline.
+	found := make(chan result, 1)
+	f.background.Go(func() {
+		defer func() { <-f.searches }()
+		c, err := f.find(ctx, client, server)
+		found <- result{c, err}
+	})
+	select {
+	case r := <-found:
+		return r.c, r.err
+	case <-ctx.Done():
+		return redirect.Connection{}, fmt.Errorf("find the owner of %s: %w", client, ctx.Err())
+	}
+}
+
+func (f *Finder) find(ctx context.Context, client, server netip.AddrPort) (redirect.Connection, error) {
+	search := &search{Finder: f, ctx: ctx}
+	client = netip.AddrPortFrom(client.Addr().Unmap().WithZone(""), client.Port())
+	server = netip.AddrPortFrom(server.Addr().Unmap(), server.Port())
+	s, err := search.socket(client, server)
+	if err != nil {
+		return redirect.Connection{}, search.explain(fmt.Errorf("find the socket %s to %s: %w", client, server, err))
+	}
+	c := redirect.Connection{
+		UID:       s.uid,
+		NetNS:     s.netns,
+		OwnNetNS:  s.netns == f.netns,
+		Ambiguous: s.ambiguous,
+		Socket:    s.cookie,
+		Original:  s.original(server),
+	}
+	if c.OwnNetNS {
+		c.NetNSCookie = f.cookie
+	}
+	if err := search.identify(&c, s); err != nil {
+		return c, search.explain(fmt.Errorf("find the process of the socket %s to %s: %w", client, server, err))
+	}
+	return c, nil
+}
+
+// search is one Find under way.
+type search struct {
+	*Finder
+	ctx    context.Context
+	denied bool // something was not to be read
+	stop   int  // the process at which time was out
+}
+
+// socket is what a table of sockets says of one.
+type socket struct {
+	inode     uint32
+	uid       uint32 // who made it
+	cookie    uint64 // 0 where it was read from /proc
+	netns     uint32 // inode number
+	mapped    bool   // IPv4 on an IPv6 socket
+	ambiguous bool   // there is another one like it
+}
+
+// original is the destination as the caller gave it to connect().
+func (s socket) original(server netip.AddrPort) netip.AddrPort {
+	if !s.mapped {
+		return server
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(server.Addr().As16()), server.Port())
+}
+
+// socket finds the socket. One in our own namespace goes first: nobody else can send from its addresses.
+func (s *search) socket(client, server netip.AddrPort) (socket, error) {
+	found, err := s.own.find(client, server)
+	if err == nil {
+		found.netns = s.netns
+		return found, nil
+	}
+	if !errors.Is(err, ErrNoSocket) || client.Addr().IsLoopback() {
+		return socket{}, err
+	}
+	return s.others.find(s, client, server)
+}
+
+func (s *search) explain(err error) error {
+	if cause := s.ctx.Err(); cause != nil {
+		return fmt.Errorf("%w: %w", err, cause)
+	}
+	if s.denied {
+		if lacking := newPermissionError(); lacking != nil {
+			return fmt.Errorf("%w: %w", err, lacking)
+		}
+	}
+	return err
+}
+
+// note remembers an error that means missing privileges.
+func (s *search) note(err error) {
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		s.denied = true
+	}
+}
+
+// ownNetNS returns the inode number of this thread's network namespace.
+func ownNetNS() (uint32, error) {
+	var s unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &s); err != nil {
+		return 0, fmt.Errorf("read own network namespace: %w", err)
+	}
+	return uint32(s.Ino), nil
+}
