@@ -25,7 +25,12 @@ func serve(t *testing.T, address string, ready *atomic.Bool) net.Listener {
 		t.Fatal(err)
 	}
 	s := New(Options{
-		Ready: func() (bool, string) { return ready.Load(), "self-check pending" },
+		Status: func() Status {
+			if !ready.Load() {
+				return Status{Reason: "self-check pending", Redirector: "ebpf", Choice: "configured"}
+			}
+			return Status{Ready: true, Redirector: "ebpf", Choice: "configured", CoverageFrom: time.Unix(1, 0).UTC()}
+		},
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "imds_up 1\n")
 		}),
@@ -87,9 +92,9 @@ func TestPages(t *testing.T) {
 			}
 		}
 		check("GET", "/healthz", 200, `{"healthy":true}`)
-		check("GET", "/readyz", 503, `{"ready":false,"reason":"self-check pending"}`)
+		check("GET", "/readyz", 503, `{"ready":false,"reason":"self-check pending","redirector":"ebpf","choice":"configured"}`)
 		ready.Store(true)
-		check("GET", "/readyz", 200, `{"ready":true}`)
+		check("GET", "/readyz", 200, `{"ready":true,"redirector":"ebpf","choice":"configured","coverage_from":"1970-01-01T00:00:01Z"}`)
 		check("HEAD", "/readyz", 200, "")
 		check("GET", "/metrics", 200, "imds_up 1\n")
 		check("GET", "/debug/pprof/", 200, "goroutine")

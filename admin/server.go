@@ -14,10 +14,21 @@ import (
 
 // Options are what the pages show.
 type Options struct {
-	// Ready reports whether the bridge does its work, and why not if not.
-	Ready   func() (ready bool, reason string)
+	// Status is what /readyz says.
+	Status  func() Status
 	Metrics http.Handler
 	Logger  *slog.Logger // takes the HTTP server's own errors
+}
+
+// Status tells whether the bridge does its work, and how.
+type Status struct {
+	Ready  bool   `json:"ready"`
+	Reason string `json:"reason,omitempty"` // why not
+	// Redirector brings calls to the bridge, and Choice says why it is that one.
+	Redirector string `json:"redirector"`
+	Choice     string `json:"choice"`
+	// CoverageFrom is since when no call is missed; zero before that.
+	CoverageFrom time.Time `json:"coverage_from,omitzero"`
 }
 
 // Server answers on the listeners of [Listen]. Make it with [New], end it with Close.
@@ -30,11 +41,12 @@ func New(o Options) *Server {
 		answer(w, http.StatusOK, map[string]any{"healthy": true})
 	})
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if ready, reason := o.Ready(); !ready {
-			answer(w, http.StatusServiceUnavailable, map[string]any{"ready": false, "reason": reason})
-			return
+		s := o.Status()
+		code := http.StatusOK
+		if !s.Ready {
+			code = http.StatusServiceUnavailable
 		}
-		answer(w, http.StatusOK, map[string]any{"ready": true})
+		answer(w, code, s)
 	})
 	mux.Handle("/metrics", o.Metrics)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
@@ -97,7 +109,7 @@ func isLocal(r *http.Request) bool {
 	return err == nil && ip.IsLoopback()
 }
 
-func answer(w http.ResponseWriter, status int, body map[string]any) {
+func answer(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)

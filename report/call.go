@@ -79,3 +79,9 @@ func (c *Call) Resends(own bool) (n int) {
 	}
 	return n
 }
+
+// Reasons of calls that nobody decided on: they were seen on their way to IMDS.
+const (
+	Watched  policy.Reason = "watched" // nothing is redirected
+	Bypassed policy.Reason = "bypass"  // past a bridge that redirects
+)

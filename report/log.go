@@ -45,7 +45,7 @@ func logCall(ctx context.Context, logger *slog.Logger, c *Call) {
 
 func levelOf(c *Call) slog.Level {
 	switch {
-	case c.Error == ErrorUpstream, c.Error == ErrorNotRecorded, c.Decision.Verdict == policy.Deny:
+	case c.Error == ErrorUpstream, c.Error == ErrorNotRecorded, c.Decision.Verdict == policy.Deny, c.Decision.Reason == Bypassed:
 		return slog.LevelWarn
 	case c.Kind == imds.V1:
 		return slog.LevelInfo
@@ -56,18 +56,26 @@ func levelOf(c *Call) slog.Level {
 
 func callerValue(who person) slog.Value {
 	a := make([]slog.Attr, 0, 20)
+	if who.hasProcess() {
+		a = append(a,
+			slog.Int("pid", int(who.PID)),
+			slog.Int("ppid", int(who.PPID)),
+			slog.String("comm", who.Comm),
+			slog.String("exe", who.Executable),
+			slog.Any("args", who.Args),
+			slog.Int("gid", int(who.GID)),
+			slog.String("user", who.User),
+			slog.String("group", who.Group),
+			slog.String("cgroup", who.Cgroup),
+		)
+	}
+	if who.hasSocket() {
+		a = append(a,
+			slog.Int("uid", int(who.UID)),
+			slog.Int64("netns", int64(who.NetNS)),
+		)
+	}
 	a = append(a,
-		slog.Int("pid", int(who.PID)),
-		slog.Int("ppid", int(who.PPID)),
-		slog.String("comm", who.Comm),
-		slog.String("exe", who.Executable),
-		slog.Any("args", who.Args),
-		slog.Int("uid", int(who.UID)),
-		slog.Int("gid", int(who.GID)),
-		slog.String("user", who.User),
-		slog.String("group", who.Group),
-		slog.String("cgroup", who.Cgroup),
-		slog.Int64("netns", int64(who.NetNS)),
 		slog.Bool("host_network", who.hostNetwork),
 		slog.Bool("complete", who.Complete),
 	)

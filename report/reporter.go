@@ -146,6 +146,13 @@ type person struct {
 	hostNetwork, ambiguous bool
 }
 
+// hasProcess is false where a redirector knows of the socket alone: what a process would say is left out
+// then, for zero would be root's.
+func (p person) hasProcess() bool { return p.PID != 0 }
+
+// hasSocket is false where not even that was found: who made it is not known either.
+func (p person) hasSocket() bool { return p.hasProcess() || p.NetNS != 0 }
+
 // portrait is what every report of a caller's calls says of it, made once: the log line's part is
 // already JSON.
 type portrait struct {

@@ -21,6 +21,39 @@ func TestFullQueueDropsAndCounts(t *testing.T) {
 	}
 }
 
+// Nobody is taken for root, or for process 0, because it is not known who it is.
+func TestUnknownCallersAreNotGuessed(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		origin     caller.Origin
+		log        []string
+		attributes []string
+	}{
+		"socket alone": {
+			caller.Origin{UID: 1000, NetNS: 4026531840},
+			[]string{"uid", "netns", "host_network", "complete"},
+			[]string{"process.user.id", "imds.caller.network_namespace", "imds.caller.complete", "imds.caller.host_network"},
+		},
+		"nothing": {
+			caller.Origin{},
+			[]string{"host_network", "complete"},
+			[]string{"imds.caller.complete", "imds.caller.host_network"},
+		},
+	} {
+		who := person{Caller: &caller.Caller{Origin: c.origin}, hostNetwork: true}
+		var log, attributes []string
+		for _, a := range callerValue(who).Group() {
+			log = append(log, a.Key)
+		}
+		for _, a := range callerAttributes(who) {
+			attributes = append(attributes, string(a.Key))
+		}
+		if !slices.Equal(log, c.log) || !slices.Equal(attributes, c.attributes) {
+			t.Errorf("%s: log %q, span %q", name, log, attributes)
+		}
+	}
+}
+
 func TestHostileCallerIsHarmlessInSpans(t *testing.T) {
 	t.Parallel()
 	c := &Call{

@@ -137,15 +137,23 @@ func networkType(a netip.Addr) attribute.KeyValue {
 
 func callerAttributes(who person) []attribute.KeyValue {
 	a := make([]attribute.KeyValue, 0, 20)
+	if who.hasProcess() {
+		a = append(a,
+			semconv.ProcessPID(int(who.PID)),
+			semconv.ProcessParentPID(int(who.PPID)),
+			attribute.Int("imds.caller.gid", int(who.GID)),
+			attribute.String("imds.caller.comm", who.Comm),
+		)
+	}
+	if who.hasSocket() {
+		a = append(a,
+			semconv.ProcessUserID(int(who.UID)),
+			attribute.Int64("imds.caller.network_namespace", int64(who.NetNS)),
+		)
+	}
 	a = append(a,
-		semconv.ProcessPID(int(who.PID)),
-		semconv.ProcessParentPID(int(who.PPID)),
-		semconv.ProcessUserID(int(who.UID)),
-		attribute.Int("imds.caller.gid", int(who.GID)),
-		attribute.String("imds.caller.comm", who.Comm),
 		attribute.Bool("imds.caller.complete", who.Complete),
 		attribute.Bool("imds.caller.host_network", who.hostNetwork),
-		attribute.Int64("imds.caller.network_namespace", int64(who.NetNS)),
 	)
 	if who.Executable != "" {
 		a = append(a, semconv.ProcessExecutablePath(who.Executable), semconv.ProcessExecutableName(path.Base(who.Executable)))

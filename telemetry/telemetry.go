@@ -7,10 +7,13 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"go.opentelemetry.io/contrib/bridges/otelslog"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
@@ -39,6 +42,7 @@ type Telemetry struct {
 	tracing bool
 	meters  metric.MeterProvider
 	metrics http.Handler
+	self    *resource.Resource
 
 	// Exports in flight end when abort is called; the SDK alone would wait for their timeouts.
 	aborted context.Context
@@ -69,10 +73,11 @@ func Start(ctx context.Context, o Options) (_ *Telemetry, err error) {
 	if err := CheckEnvironment(); err != nil {
 		return nil, err
 	}
-	res, err := describe(ctx, o.Version)
+	res, err := describe(ctx, o.Version, slog.New(redactor{local}))
 	if err != nil {
 		return nil, err
 	}
+	t.self = res
 	if err := t.startMetrics(ctx, res); err != nil {
 		return nil, err
 	}
@@ -92,20 +97,41 @@ func Start(ctx context.Context, o Options) (_ *Telemetry, err error) {
 	return t, nil
 }
 
-// describe names this process. The variables OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win.
+// describe names this process, and the task of ECS that it runs in. The variables OTEL_SERVICE_NAME and
+// OTEL_RESOURCE_ATTRIBUTES win; in Kubernetes they bring what the downward API says.
 // There is no EC2 detector: it would call the metadata service that we stand in front of.
-func describe(ctx context.Context, version string) (*resource.Resource, error) {
+func describe(ctx context.Context, version string, log *slog.Logger) (*resource.Resource, error) {
+	var task []attribute.KeyValue
+	if uri := os.Getenv(ecsVariable); uri != "" {
+		var err error
+		if task, err = detectECS(ctx, uri); err != nil {
+			log.Warn("telemetry does not say all of where it comes from", "error", err.Error())
+		}
+	}
 	res, err := resource.New(ctx,
 		resource.WithHost(),
 		resource.WithProcessPID(),
 		resource.WithTelemetrySDK(),
 		resource.WithAttributes(semconv.ServiceName(serviceName), semconv.ServiceVersion(version)),
+		resource.WithAttributes(task...),
 		resource.WithFromEnv(),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("describe this process (is OTEL_RESOURCE_ATTRIBUTES a list of key=value?): %w", err)
 	}
 	return res, nil
+}
+
+// Resource is what spans, metrics and exported log lines say of this process and what it runs in, for a
+// line of the log on standard error: there it stands once, and not on every line.
+func (t *Telemetry) Resource() slog.Value {
+	var attributes []slog.Attr
+	for _, a := range t.self.Attributes() {
+		if key := string(a.Key); !strings.HasPrefix(key, "telemetry.sdk.") {
+			attributes = append(attributes, slog.Any(key, a.Value.AsInterface()))
+		}
+	}
+	return slog.GroupValue(attributes...)
 }
 
 // Logger writes JSON lines, and exports them when a logs exporter is configured. It never blocks.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync/atomic"
 
 	"github.com/imds-bridge/imds-bridge/admin"
@@ -15,6 +14,7 @@ import (
 	"github.com/imds-bridge/imds-bridge/policy"
 	"github.com/imds-bridge/imds-bridge/proxy"
 	"github.com/imds-bridge/imds-bridge/redirect"
+	"github.com/imds-bridge/imds-bridge/redirect/owner"
 	"github.com/imds-bridge/imds-bridge/report"
 	"github.com/imds-bridge/imds-bridge/telemetry"
 )
@@ -28,22 +28,28 @@ type bridge struct {
 	listeners []net.Listener
 	admin     *admin.Server
 	cgroup    redirect.Cgroup
-	proxy     *proxy.Proxy
-	check     *selfCheck
+	callers   *caller.Reader
+	owners    *owner.Finder // of connections that no hook recorded
 	reporter  *report.Reporter
+	proxy     *proxy.Proxy // nil where nothing is redirected
+	check     *selfCheck
 	attached  atomic.Pointer[redirector] // nil before attach
+	settle    func() error               // what is done once redirection is proven
+	eyes      *eyes                      // nil where they cannot be had
 	pulse     pulse
-	ready     atomic.Bool
+	status    status
 	failed    chan error // ends the run
 }
 
 // newBridge listens and serves; nothing is redirected yet.
-func newBridge(ctx context.Context, c config.Config, t *telemetry.Telemetry) (_ *bridge, err error) {
+func newBridge(ctx context.Context, c config.Config, chosen choice, t *telemetry.Telemetry) (_ *bridge, err error) {
 	b := &bridge{
 		config: c, telemetry: t, log: t.Logger(),
 		check:  newSelfCheck(),
+		settle: func() error { return nil },
 		failed: make(chan error, 4),
 	}
+	b.status.choice = chosen
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())
@@ -52,30 +58,41 @@ func newBridge(ctx context.Context, c config.Config, t *telemetry.Telemetry) (_ 
 	if err := b.findCgroup(); err != nil {
 		return nil, err
 	}
-	if err := b.newProxy(); err != nil {
+	if err := b.newReporter(); err != nil {
 		return nil, err
 	}
-	if err := b.listen(ctx); err != nil {
-		return nil, err
+	if chosen.redirector != redirectNone {
+		if err := b.newProxy(); err != nil {
+			return nil, err
+		}
+		if err := b.listen(ctx); err != nil {
+			return nil, err
+		}
 	}
-	return b, b.serveAdmin()
+	return b, errors.Join(b.serveAdmin(), b.status.observe(t.MeterProvider()))
 }
 
+// findCgroup finds what to attach programs to. Rules of iptables need none: without one, nobody
+// watches what goes past them.
 func (b *bridge) findCgroup() (err error) {
 	if b.config.Redirect.Cgroup != "" {
 		b.cgroup.Path = b.config.Redirect.Cgroup
 		return nil
 	}
-	b.cgroup, err = redirect.FindCgroup()
+	if b.cgroup, err = redirect.FindCgroup(); b.status.choice.redirector == redirectIPTables {
+		return nil
+	}
 	return err
 }
 
-func (b *bridge) newProxy() error {
-	callers, err := caller.NewReader(caller.Options{Size: b.config.Limits.Callers})
-	if err != nil {
+func (b *bridge) newReporter() (err error) {
+	if b.callers, err = caller.NewReader(caller.Options{Size: b.config.Limits.Callers}); err != nil {
 		return err
 	}
-	c, t := b.config, b.telemetry
+	if b.owners, err = owner.New(owner.Options{Cgroup: b.cgroup.Path}); err != nil {
+		return err
+	}
+	t := b.telemetry
 	b.reporter, err = report.New(report.Options{
 		Logger:         b.log,
 		TracerProvider: t.TracerProvider(),
@@ -85,9 +102,11 @@ func (b *bridge) newProxy() error {
 			t.Dropped(telemetry.Signal(signal), telemetry.QueueFull, 1)
 		},
 	})
-	if err != nil {
-		return err
-	}
+	return err
+}
+
+func (b *bridge) newProxy() error {
+	c := b.config
 	connections, lowered, err := fitOpenFiles(c.Limits.Connections)
 	if err != nil {
 		return err
@@ -97,7 +116,7 @@ func (b *bridge) newProxy() error {
 	}
 	b.proxy, err = proxy.New(proxy.Options{
 		Lookup: b.lookup,
-		Caller: callers.Caller,
+		Caller: b.callers.Caller,
 		Policy: policy.Policy{
 			Mode:             policy.Mode(c.Mode),
 			ContainersV1:     policy.Verdict(c.Containers.V1),
@@ -116,14 +135,23 @@ func (b *bridge) newProxy() error {
 			IPv4:          c.Upstream.IPv4,
 			IPv6:          c.Upstream.IPv6,
 			Timeout:       c.Upstream.Timeout,
-			Prepare:       func(fd int) error { return redirect.Exempt(fd, uint32(c.Redirect.Mark)) },
+			Prepare:       b.exempt,
 			WatchHopLimit: b.watchHopLimit,
 		},
 		Reporter:      b.reporter,
 		Logger:        b.log,
-		MeterProvider: t.MeterProvider(),
+		MeterProvider: b.telemetry.MeterProvider(),
 	})
 	return err
+}
+
+// exempt keeps a socket of our own from being redirected. Rules that somebody else put in place exempt
+// our user instead.
+func (b *bridge) exempt(fd int) error {
+	if b.status.choice.redirector == redirectIPTables && !b.config.Redirect.Install {
+		return nil
+	}
+	return redirect.Exempt(fd, uint32(b.config.Redirect.Mark))
 }
 
 // lookup says who made a connection: what redirect knows, in the proxy's words.
@@ -137,6 +165,11 @@ func (b *bridge) lookup(accepted net.Conn) (caller.Peer, error) {
 		return caller.Peer{}, err
 	}
 	b.check.saw(c)
+	return peerOf(c), nil
+}
+
+// peerOf is what a redirector knows, in the words of proxy and report.
+func peerOf(c redirect.Connection) caller.Peer {
 	return caller.Peer{
 		Origin: caller.Origin{
 			PID: c.PID, TID: c.TID, PPID: c.PPID,
@@ -151,103 +184,37 @@ func (b *bridge) lookup(accepted net.Conn) (caller.Peer, error) {
 		OwnNetNS:  c.OwnNetNS,
 		Ambiguous: c.Ambiguous,
 		Original:  c.Original,
-	}, nil
-}
-
-func (b *bridge) listen(ctx context.Context) error {
-	r := &b.config.Redirect
-	if err := b.listenOn(ctx, r.Listen); err != nil {
-		return err
 	}
-	if !r.Listen6.IsValid() {
-		return nil
-	}
-	if !redirect.HasIPv6() {
-		b.log.Warn("IPv6 is off on this host: the IPv6 endpoint is not redirected", "listen6", r.Listen6.String())
-		r.Listen6 = netip.AddrPort{}
-		return nil
-	}
-	return b.listenOn(ctx, r.Listen6)
-}
-
-func (b *bridge) listenOn(ctx context.Context, at netip.AddrPort) error {
-	l, err := redirect.Listen(ctx, at)
-	if err != nil {
-		return err
-	}
-	b.listeners = append(b.listeners, l)
-	go func() {
-		// Not l, which Serve would close before the last calls are answered, and with it their address.
-		if err := b.proxy.Serve(l.TCPListener); err != nil {
-			b.failed <- err
-		}
-	}()
-	return nil
-}
-
-func (b *bridge) serveAdmin() error {
-	if b.config.Admin.Listen == "" {
-		return nil
-	}
-	l, err := admin.Listen(b.config.Admin.Listen)
-	if err != nil {
-		return err
-	}
-	b.admin = admin.New(admin.Options{Ready: b.isReady, Metrics: b.telemetry.MetricsHandler(), Logger: b.log})
-	go func() {
-		if err := b.admin.Serve(l); err != nil {
-			b.failed <- err
-		}
-	}()
-	return nil
-}
-
-// attach redirects from now on.
-func (b *bridge) attach() error {
-	attached, err := b.newRedirector()
-	if err != nil {
-		b.attached.Store(nil)
-		return err
-	}
-	b.pulse = pulse{
-		limit:  b.config.Redirect.Heartbeat,
-		probe:  b.proxy.Probe,
-		beat:   attached.Beat,
-		failed: func(err error) { b.failed <- err },
-		at:     b.listeners,
-	}
-	b.pulse.start()
-	return attached.Observe(b.telemetry.MeterProvider())
 }
 
 // warmUp fetches the token that the first v1 call would else wait for, and says when IMDS cannot
 // be reached.
 func (b *bridge) warmUp() {
-	if err := b.proxy.WarmUp(); err != nil {
+	if b.proxy == nil {
+		return
+	}
+	err := b.proxy.WarmUp()
+	switch {
+	case err == nil:
+	case b.config.Redirect.Listen.Addr().IsLoopback(): // in a pod or task
+		b.log.Warn("IMDS does not answer the bridge: calls get 503 until it does (is HttpPutResponseHopLimit 2 or more? a token does not get into a network namespace behind the host's with 1; is HttpEndpoint enabled? is there a route to upstream.ipv4?)", "error", err.Error())
+	default:
 		b.log.Warn("IMDS does not answer the bridge: calls get 503 until it does (is HttpEndpoint enabled? is there a route to upstream.ipv4?)", "error", err.Error())
 	}
 }
 
-func (b *bridge) setReady() { b.ready.Store(true) }
-
-func (b *bridge) isReady() (ready bool, reason string) {
-	switch {
-	case !b.ready.Load():
-		return false, "redirection is not proven yet, or not any longer"
-	case !b.pulse.isAlive():
-		return false, "the proxy does not answer the bridge's own calls: workloads' calls go on without it"
-	}
-	return true, "a connection to IMDS came to the bridge"
-}
-
 // drain stops redirecting, then waits for the calls under way.
 func (b *bridge) drain() error {
-	b.ready.Store(false)
-	detached := (*b.attached.Load()).Detach()
+	b.status.notReady()
+	// What comes now is no bypass.
+	err := errors.Join(b.eyes.detach(), (*b.attached.Load()).Detach())
 	b.pulse.end()
+	if b.proxy == nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainPatience)
 	defer cancel()
-	return errors.Join(detached, b.proxy.Shutdown(ctx))
+	return errors.Join(err, b.proxy.Shutdown(ctx))
 }
 
 // watchHopLimit reads hop limits as the redirector can.
@@ -265,6 +232,7 @@ func (b *bridge) close() error {
 	var errs []error
 	ctx, cancel := context.WithTimeout(context.Background(), drainPatience)
 	defer cancel()
+	errs = append(errs, b.eyes.detach())
 	attached := b.attached.Load()
 	if attached != nil {
 		errs = append(errs, (*attached).Detach())
@@ -273,6 +241,7 @@ func (b *bridge) close() error {
 	if b.proxy != nil {
 		errs = append(errs, b.proxy.Shutdown(ctx))
 	}
+	errs = append(errs, b.eyes.close())
 	if b.reporter != nil {
 		if err := b.reporter.Close(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("report the last calls: %w", err))
@@ -280,6 +249,9 @@ func (b *bridge) close() error {
 	}
 	if attached != nil {
 		errs = append(errs, (*attached).Close())
+	}
+	if b.owners != nil {
+		errs = append(errs, b.owners.Close())
 	}
 	for _, l := range b.listeners {
 		errs = append(errs, l.Close())

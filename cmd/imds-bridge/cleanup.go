@@ -3,44 +3,73 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
+	"os/exec"
 
 	"github.com/spf13/cobra"
 
 	"github.com/imds-bridge/imds-bridge/config"
 	"github.com/imds-bridge/imds-bridge/redirect"
+	"github.com/imds-bridge/imds-bridge/redirect/hook"
 )
 
 func cleanupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cleanup",
-		Short: "Remove what a bridge that died has left behind",
-		Long: `Remove the listener's addresses from lo, if a bridge added them and none listens
-there any longer. The kernel takes the hook away by itself. A bridge that is stopped
-cleans up, and one that starts takes over what is there: this is for hosts that will
-run none any more. Needs CAP_NET_ADMIN.`,
+		Short: "Remove what a bridge that ended has left behind",
+		Long: `Remove what a bridge that ended has left behind, and nothing of one that runs:
+
+  - the listener's addresses on lo, if a bridge added them and none listens there;
+  - rules of iptables, and those of imds-bridge redirect install;
+  - the pinned hook and the rules with which fail: closed refuses calls.
+
+A bridge that is stopped cleans up but for the last, and one that starts takes over what
+is there: this is for hosts that will run none any more. Needs CAP_NET_ADMIN; for rules
+of legacy tables CAP_NET_RAW; for the pinned hook CAP_BPF.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.Load(os.Environ(), cmd.Flags())
 			if err != nil {
 				return usage(err)
 			}
-			var errs []error
-			for _, at := range []netip.AddrPort{c.Redirect.Listen, c.Redirect.Listen6} {
-				if !at.IsValid() {
-					continue
-				}
-				what, err := redirect.RemoveLeftover(at)
-				if err != nil {
-					errs = append(errs, err)
-					continue
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", at.Addr(), what)
-			}
-			return errors.Join(errs...)
+			out := cmd.OutOrStdout()
+			return errors.Join(cleanHook(out), cleanRules(out), cleanAddresses(out, c.Redirect))
 		},
 	}
 	config.Bind(cmd.Flags())
 	return cmd
+}
+
+func cleanHook(out io.Writer) error {
+	removed, err := hook.RemovePins(hook.DefaultPins)
+	if removed {
+		fmt.Fprintf(out, "%s: removed\n", hook.DefaultPins)
+	}
+	return err
+}
+
+// cleanRules has nothing to do on a host without iptables.
+func cleanRules(out io.Writer) error {
+	if _, err := exec.LookPath("iptables"); err != nil {
+		return nil
+	}
+	return removeRules(out)
+}
+
+func cleanAddresses(out io.Writer, r config.Redirect) error {
+	var errs []error
+	for _, at := range []netip.AddrPort{r.Listen, r.Listen6} {
+		if !at.IsValid() {
+			continue
+		}
+		what, err := redirect.RemoveLeftover(at)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		fmt.Fprintf(out, "%s: %s\n", at.Addr(), what)
+	}
+	return errors.Join(errs...)
 }

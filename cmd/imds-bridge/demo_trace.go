@@ -95,7 +95,7 @@ func (s *spanSink) traceOf(ctx context.Context, pid int) (demoTrace, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, span := range s.spans {
-			if span.Kind == tracepb.Span_SPAN_KIND_SERVER && attribute(span, "process.pid").GetIntValue() == int64(pid) {
+			if span.Kind == tracepb.Span_SPAN_KIND_SERVER && otlpAttribute(span, "process.pid").GetIntValue() == int64(pid) {
 				// It ends last, so its children have been exported with it or before.
 				found = traceAround(span, s.spans)
 				return true, nil
@@ -110,7 +110,7 @@ func (s *spanSink) traceOf(ctx context.Context, pid int) (demoTrace, error) {
 func traceAround(server *tracepb.Span, all []*tracepb.Span) demoTrace {
 	trace := demoTrace{
 		ID:       hex.EncodeToString(server.TraceId),
-		upgraded: attribute(server, "imds.upgraded").GetBoolValue(),
+		upgraded: otlpAttribute(server, "imds.upgraded").GetBoolValue(),
 	}
 	spans := slices.DeleteFunc(slices.Clone(all), func(s *tracepb.Span) bool {
 		return !slices.Equal(s.TraceId, server.TraceId)
@@ -130,8 +130,8 @@ func traceAround(server *tracepb.Span, all []*tracepb.Span) demoTrace {
 	return trace
 }
 
-// attribute is the value of a span's attribute; nil if it has none.
-func attribute(span *tracepb.Span, key string) *common.AnyValue {
+// otlpAttribute is the value of a span's attribute; nil if it has none.
+func otlpAttribute(span *tracepb.Span, key string) *common.AnyValue {
 	for _, a := range span.Attributes {
 		if a.Key == key {
 			return a.Value

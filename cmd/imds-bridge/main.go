@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	// Root certificates for a collector with TLS, on hosts and in images that have none.
@@ -38,6 +39,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	stderr = lastWords{stderr}
 	switch {
 	case err == nil:
 		return exitOK
@@ -48,6 +50,26 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "imds-bridge: %s\n", err)
 		return exitFailed
 	}
+}
+
+// lastWords are written unless nobody reads them: a reader of our log that hangs must not keep us from
+// ending.
+type lastWords struct{ to io.Writer }
+
+// lastWordsPatience is how long a reader may take.
+const lastWordsPatience = time.Second
+
+func (w lastWords) Write(line []byte) (int, error) {
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		_, _ = w.to.Write(line)
+	}()
+	select {
+	case <-written:
+	case <-time.After(lastWordsPatience):
+	}
+	return len(line), nil
 }
 
 func rootCommand() *cobra.Command {
@@ -75,7 +97,7 @@ and nothing was tried.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see %s --help)", usage(err), cmd.CommandPath())
 	})
-	root.AddCommand(runCommand(), demoCommand(), simulateCommand(), cleanupCommand(), versionCommand(), selfCheckCommand())
+	root.AddCommand(runCommand(), doctorCommand(), doctorChildCommand(), demoCommand(), simulateCommand(), cleanupCommand(), redirectCommand(), readyCommand(), versionCommand(), selfCheckCommand(), guardCommand())
 	return root
 }
 

@@ -12,23 +12,50 @@ import (
 
 	"github.com/imds-bridge/imds-bridge/caller"
 	"github.com/imds-bridge/imds-bridge/redirect/hook"
+	"github.com/imds-bridge/imds-bridge/redirect/iptables"
+	"github.com/imds-bridge/imds-bridge/redirect/owner"
+	"github.com/imds-bridge/imds-bridge/redirect/watch"
 )
 
-// neededCapabilities are what `imds-bridge run` needs to start.
-func neededCapabilities() []string {
-	return slices.Concat(hook.Capabilities, caller.Capabilities)
+// privileges are the capabilities that a run needs to start, and those that it keeps.
+type privileges struct{ needed, kept []string }
+
+// privilegesOf are those of a redirector. install says that the bridge puts iptables rules in place
+// itself; in a sidecar that does not, it needs none, and with some it names processes of its pod.
+func privilegesOf(redirector string, install bool) privileges {
+	switch {
+	case redirector == redirectIPTables && !install:
+		return privileges{kept: union(owner.Capabilities, caller.Capabilities)}
+	case redirector == redirectIPTables:
+		return privileges{
+			needed: union(iptables.Capabilities, owner.Capabilities, caller.Capabilities),
+			// CAP_NET_ADMIN marks sockets and removes the listener's address at stop. The rules have a
+			// guard, with privileges of its own.
+			kept: union(owner.Capabilities, caller.Capabilities, []string{"CAP_NET_ADMIN"}),
+		}
+	default:
+		return privileges{
+			needed: union(hook.Capabilities, watch.Capabilities, caller.Capabilities),
+			// As above; CAP_BPF reads maps on kernels before 5.19.
+			kept: union(caller.Capabilities, []string{"CAP_NET_ADMIN", "CAP_BPF"}),
+		}
+	}
 }
 
-// keptCapabilities stay after the hook is attached: CAP_NET_ADMIN marks sockets and removes the
-// listener's address at stop; CAP_BPF reads maps on kernels before 5.19.
-var keptCapabilities = []string{"CAP_SYS_PTRACE", "CAP_NET_ADMIN", "CAP_BPF"}
+func union(sets ...[]string) []string {
+	all := slices.Concat(sets...)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
 
 var capabilityBits = map[string]uint{
-	"CAP_NET_ADMIN":  unix.CAP_NET_ADMIN,
-	"CAP_SYS_PTRACE": unix.CAP_SYS_PTRACE,
-	"CAP_SYS_ADMIN":  unix.CAP_SYS_ADMIN,
-	"CAP_PERFMON":    unix.CAP_PERFMON,
-	"CAP_BPF":        unix.CAP_BPF,
+	"CAP_NET_ADMIN":       unix.CAP_NET_ADMIN,
+	"CAP_NET_RAW":         unix.CAP_NET_RAW,
+	"CAP_DAC_READ_SEARCH": unix.CAP_DAC_READ_SEARCH,
+	"CAP_SYS_PTRACE":      unix.CAP_SYS_PTRACE,
+	"CAP_SYS_ADMIN":       unix.CAP_SYS_ADMIN,
+	"CAP_PERFMON":         unix.CAP_PERFMON,
+	"CAP_BPF":             unix.CAP_BPF,
 }
 
 // missingCapabilities returns those of names that the process does not have.
@@ -55,8 +82,8 @@ func has(data [2]unix.CapUserData, bit uint) bool {
 }
 
 // checkPrivileges says what is missing, in words that name the next step.
-func checkPrivileges() error {
-	missing, err := missingCapabilities(neededCapabilities())
+func checkPrivileges(needed []string) error {
+	missing, err := missingCapabilities(needed)
 	if err != nil || len(missing) == 0 {
 		return err
 	}

@@ -1,12 +1,24 @@
 package main
 
 import (
+	"fmt"
 	"net"
 
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/imds-bridge/imds-bridge/config"
+	"github.com/imds-bridge/imds-bridge/doctor"
 	"github.com/imds-bridge/imds-bridge/redirect"
 	"github.com/imds-bridge/imds-bridge/redirect/hook"
+)
+
+// Redirectors, as the settings name them.
+const (
+	redirectAuto     = "auto"
+	redirectIPTables = "iptables"
+	redirectNone     = "none"
+
+	failClosed = "closed"
 )
 
 // redirector brings calls to the listeners, and says whose they are.
@@ -24,24 +36,115 @@ type redirector interface {
 	Observe(metric.MeterProvider) error
 }
 
+// choice is the redirector of a run, and why it is that one.
+type choice struct{ redirector, why string }
+
+// choose takes the redirector that is asked for, or looks for one that this host can do.
+func choose(c config.Config) (choice, error) {
+	if c.Redirector != redirectAuto {
+		return choice{c.Redirector, "asked for"}, nil
+	}
+	taken, why, err := doctor.Choose(doctor.Look(doctorOptions(c, false)))
+	if err != nil {
+		if missing := checkPrivileges(privilegesOf("ebpf", c.Redirect.Install).needed); missing != nil {
+			return choice{}, missing
+		}
+		return choice{}, fmt.Errorf("%w (imds-bridge doctor says more)", err)
+	}
+	return choice{string(taken), why}, nil
+}
+
+// attach redirects, or records who calls, from now on.
+func (b *bridge) attach() error {
+	attached, err := b.newRedirector()
+	if err != nil {
+		b.attached.Store(nil)
+		return err
+	}
+	if b.proxy != nil {
+		b.pulse = pulse{
+			limit:  b.config.Redirect.Heartbeat,
+			probe:  b.proxy.Probe,
+			beat:   attached.Beat,
+			failed: func(err error) { b.failed <- err },
+			at:     b.listeners,
+		}
+		b.pulse.start()
+	}
+	if err := b.openEyes(); err != nil {
+		if b.proxy == nil {
+			return err
+		}
+		b.log.Info("calls that go past the bridge are not seen", "error", err.Error())
+	}
+	return attached.Observe(b.telemetry.MeterProvider())
+}
+
 // newRedirector puts the redirector in place that was chosen.
 func (b *bridge) newRedirector() (redirector, error) {
+	if b.status.choice.redirector == redirectIPTables {
+		return b.newRules()
+	}
 	return b.newHook()
 }
 
-func (b *bridge) newHook() (redirector, error) {
+// newHook attaches the hook. Without listeners, where nothing is redirected, it records who calls.
+func (b *bridge) newHook() (*hook.Hook, error) {
 	r := b.config.Redirect
-	return hook.Attach(hook.Options{
-		Cgroup:       b.cgroup.Path,
-		Listen:       r.Listen,
-		Listen6:      r.Listen6,
-		OwnNetNSOnly: !r.Containers,
-		Mark:         uint32(r.Mark),
-		Heartbeat:    r.Heartbeat,
-		Connections:  uint32(r.Connections),
-		Attaching:    func(h *hook.Hook) { b.isAttached(h) },
-	})
+	o := hook.Options{
+		Cgroup:      b.cgroup.Path,
+		Mark:        uint32(r.Mark),
+		Connections: uint32(r.Connections),
+		Attaching:   func(h *hook.Hook) { b.isAttached(h) },
+	}
+	if b.proxy == nil {
+		b.check.connected = connectsWatched(b)
+		return hook.Attach(o)
+	}
+	b.check.mark = newCheckMark(uint32(r.Mark))
+	o.CheckMark = b.check.mark
+	o.Listen, o.Listen6, o.OwnNetNSOnly = r.Listen, r.Listen6, !r.Containers
+	o.Heartbeat = r.Heartbeat
+	o.FailClosed = b.config.Fail == failClosed
+	h, err := hook.Attach(o)
+	if err != nil {
+		return nil, err
+	}
+	b.settle = func() error { return b.settleHook(h) }
+	return h, nil
+}
+
+// settleHook makes a proven hook outlive the bridge where calls are to be refused without it, and
+// takes away what an earlier bridge left for that.
+func (b *bridge) settleHook(h *hook.Hook) error {
+	if b.config.Fail == failClosed {
+		return h.Pin()
+	}
+	removed, err := hook.RemovePins(hook.DefaultPins)
+	if removed {
+		b.log.Info("took away the hook of an earlier bridge that refused calls (fail: closed)", "pins", hook.DefaultPins)
+	}
+	if err != nil {
+		b.log.Warn("pins of an earlier bridge stay", "error", err.Error())
+	}
+	return nil
 }
 
 // isAttached makes lookups work; the first call may arrive at once.
 func (b *bridge) isAttached(r redirector) { b.attached.Store(&r) }
+
+// connectsWatched tells whether a connect() was seen since the last time it was asked.
+func connectsWatched(b *bridge) func() bool {
+	var before uint64
+	return func() bool {
+		h, ok := (*b.attached.Load()).(*hook.Hook)
+		if !ok {
+			return false
+		}
+		counters, err := h.Counters()
+		now := counters["watched"]
+		seen := err == nil && now > before
+		before = now
+		return seen
+	}
+}

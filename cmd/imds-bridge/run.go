@@ -33,7 +33,7 @@ func runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Run the bridge",
 		Long: `Redirect this host's calls to the instance metadata service to the bridge, until
-SIGTERM, SIGINT or SIGHUP. Needs root, or the capabilities ` + strings.Join(neededCapabilities(), " ") + `.
+SIGTERM, SIGINT or SIGHUP. Needs root, or the capabilities ` + strings.Join(privilegesOf("ebpf", true).needed, " ") + `.
 
 Settings come from --config, then from IMDS_BRIDGE_* variables, then from flags.
 Telemetry is set up by the standard OTEL_* variables; without any, there are logs alone.`,
@@ -79,7 +79,12 @@ func frugal() {
 
 // runBridge runs the phases of the bridge's life in order.
 func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error) {
-	if err := checkPrivileges(); err != nil {
+	chosen, err := choose(c)
+	if err != nil {
+		return err
+	}
+	privileges := privilegesOf(chosen.redirector, c.Redirect.Install)
+	if err := checkPrivileges(privileges.needed); err != nil {
 		return err
 	}
 	t, err := telemetry.Start(ctx, telemetry.Options{Version: version, Level: c.Log.Level, Logs: logs})
@@ -94,9 +99,9 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 			log.Error("stopped", "error", err.Error())
 		}
 	}()
-	log.Info("starting", "version", version, "redirector", "ebpf", "mode", c.Mode, "containers_v1", c.Containers.V1, "containers_tokens", c.Containers.Tokens)
+	log.Info("starting", "version", version, "redirector", chosen.redirector, "choice", chosen.why, "fail", c.Fail, "mode", c.Mode, "containers_v1", c.Containers.V1, "containers_tokens", c.Containers.Tokens, "resource", t.Resource())
 
-	b, err := newBridge(ctx, c, t)
+	b, err := newBridge(ctx, c, chosen, t)
 	if err != nil {
 		return err
 	}
@@ -105,17 +110,17 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 	if err := b.attach(); err != nil {
 		return err
 	}
-	if err := dropPrivileges(keptCapabilities); errors.Is(err, errCgo) {
+	if err := dropPrivileges(privileges.kept); errors.Is(err, errCgo) {
 		log.Warn("capabilities are kept", "error", err.Error())
 	} else if err != nil {
 		return err
 	}
-	if err := b.check.run(ctx, b.cgroup.Path); err != nil {
+	if err := b.prove(ctx); err != nil {
 		return err
 	}
-	b.setReady()
+	from := b.status.setReady()
 	notify(log, daemon.SdNotifyReady)
-	log.Info("ready", "redirector", "ebpf", "cgroup", b.cgroup.Path, "listen", c.Redirect.Listen.String(), "coverage_from", time.Now().UTC())
+	log.Info("ready", "redirector", chosen.redirector, "cgroup", b.cgroup.Path, "listen", c.Redirect.Listen.String(), "coverage_from", from)
 
 	go b.warmUp()
 	select {
@@ -127,13 +132,22 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 	return errors.Join(err, b.drain())
 }
 
+// prove makes a call of our own, and only then takes the redirection for good.
+func (b *bridge) prove(ctx context.Context) error {
+	b.closeEarlier()
+	if err := b.check.run(ctx, b.cgroup.Path); err != nil {
+		return err
+	}
+	return b.settle()
+}
+
 // flush sends what telemetry is left, on time that the end of the run does not cut short. A
 // collector that does not take it is no failure of the run.
 func flush(t *telemetry.Telemetry, logs io.Writer) {
 	ctx, cancel := context.WithTimeout(context.Background(), flushPatience)
 	defer cancel()
 	if err := t.Shutdown(ctx); err != nil {
-		slog.New(slog.NewJSONHandler(logs, nil)).Warn("telemetry was not all sent", "error", err.Error())
+		slog.New(slog.NewJSONHandler(lastWords{logs}, nil)).Warn("telemetry was not all sent", "error", err.Error())
 	}
 }
 

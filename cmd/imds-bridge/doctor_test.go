@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/imds-bridge/imds-bridge/doctor"
+)
+
+func TestDoctorRefusesWhatItDoesNotUnderstand(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{
+		{"doctor", "--output", "xml"},
+		{"doctor", "--redirector", "nft"},
+		{"doctor", "--redirect.listen", "10.0.0.1:80"},
+		{"doctor", "now"},
+	} {
+		var out, errs strings.Builder
+		if code := run(t.Context(), args, &out, &errs); code != exitUsage || out.Len() > 0 || errs.Len() == 0 {
+			t.Errorf("%v: exit code %d, %q on standard output, %q on standard error", args, code, out.String(), errs.String())
+		}
+	}
+}
+
+// Broken off, there is no report, and no exit code that a verdict has.
+func TestDoctorBrokenOff(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, errs strings.Builder
+	if code := run(ctx, []string{"doctor"}, &out, &errs); code != exitFailed || out.Len() > 0 || !strings.Contains(errs.String(), "broken off") {
+		t.Errorf("exit code %d, %q, %q", code, out.String(), errs.String())
+	}
+}
+
+func TestVerdictsHaveExitCodes(t *testing.T) {
+	t.Parallel()
+	for verdict, usage := range map[doctor.Verdict]bool{doctor.Limited: false, doctor.Useless: true} {
+		err := fmt.Errorf("x: %w", unfit{verdict})
+		if errors.Is(err, errUsage) != usage {
+			t.Errorf("%s: %v", verdict, err)
+		}
+	}
+}
