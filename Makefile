@@ -15,7 +15,7 @@ NEEDED_BY_GENERATE := clang-19 llvm-19:llvm-strip-19
 NEEDED_BY_LINT := clang-format-19
 NEEDED_BY_BENCH := nginx-light:nginx haproxy
 
-.PHONY: help build demo test generate lint bench
+.PHONY: help build demo test test-chaos generate lint bench
 .DEFAULT_GOAL := help
 
 help: ## List these commands
@@ -34,6 +34,11 @@ demo: build ## Show the main job in a network namespace of its own
 test: build ## Run all tests; the last line counts them
 	@.ci/need $(NEEDED_BY_TEST)
 	@.ci/test
+
+test-chaos: ## Break the bridge in every way, at length; CHAOS='-page docs/reliability.md' keeps the table
+	@.ci/need $(NEEDED_BY_TEST)
+	@mkdir -p bin && cd e2e && go build -o $(CURDIR)/bin/chaos ./chaos
+	@cd e2e && go test -exec $(CURDIR)/.ci/root -json -count=1 -timeout 30m -run '^TestNeverInTheWay' . -rounds 5 | (cd $(CURDIR) && bin/chaos $(CHAOS))
 
 generate: ## Make the BPF objects, their Go types and the reference pages again
 	@.ci/need $(NEEDED_BY_GENERATE)

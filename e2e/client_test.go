@@ -33,14 +33,14 @@ const tokenHeader = "X-Aws-Ec2-Metadata-Token"
 
 // checkUpgraded proves that a client which knows IMDSv1 alone gets the role's credentials where IMDS
 // requires tokens, that IMDS sees its requests unchanged but for the token, and that it is named.
-func checkUpgraded(t *testing.T, c client) {
+func checkUpgraded(t *testing.T, c client, flags ...string) {
 	t.Helper()
 	i := newInstance(t, simulator.Options{})
 	key := i.credentials(t).AccessKeyID
 	_, direct := i.watch(t, i.Host().StartOutside, c, key)
 
 	i.requireTokens(t)
-	b := i.startBridge(t, bridgeOptions{})
+	b := i.startBridge(t, bridgeOptions{flags: flags})
 	process, bridged := i.watch(t, i.Host().Start, c, key)
 
 	fetched := 0
@@ -76,13 +76,13 @@ func checkUpgraded(t *testing.T, c client) {
 
 // checkStaysV2 proves that a client which speaks IMDSv2 gets the role's credentials with a token of
 // its own, that IMDS sees its requests unchanged, and that it is never taken for an IMDSv1 one.
-func checkStaysV2(t *testing.T, c client) {
+func checkStaysV2(t *testing.T, c client, flags ...string) {
 	t.Helper()
 	i := newInstance(t, simulator.Options{Metadata: simulator.MetadataOptions{HTTPTokens: simulator.TokensRequired}})
 	key := i.credentials(t).AccessKeyID
 	_, direct := i.watch(t, i.Host().StartOutside, c, key)
 
-	b := i.startBridge(t, bridgeOptions{})
+	b := i.startBridge(t, bridgeOptions{flags: flags})
 	bridgeToken := i.bridgeToken(t)
 	process, bridged := i.watch(t, i.Host().Start, c, key)
 
