@@ -115,8 +115,13 @@ func (u unfit) Error() string {
 	return "this host is not usable"
 }
 
-// Is makes the exit code 2 of a host that cannot be used; else it is 1.
-func (u unfit) Is(target error) bool { return target == errUsage && u.verdict == doctor.Useless }
+// exitCode is that of a configuration that is refused, for a host that cannot be used.
+func (u unfit) exitCode() int {
+	if u.verdict == doctor.Useless {
+		return exitUsage
+	}
+	return exitFailed
+}
 
 const doctorChildVerb = "doctor-child"
 

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -38,10 +36,9 @@ func TestDoctorBrokenOff(t *testing.T) {
 
 func TestVerdictsHaveExitCodes(t *testing.T) {
 	t.Parallel()
-	for verdict, usage := range map[doctor.Verdict]bool{doctor.Limited: false, doctor.Useless: true} {
-		err := fmt.Errorf("x: %w", unfit{verdict})
-		if errors.Is(err, errUsage) != usage {
-			t.Errorf("%s: %v", verdict, err)
+	for verdict, want := range map[doctor.Verdict]int{doctor.Limited: exitFailed, doctor.Useless: exitUsage} {
+		if got := (unfit{verdict}).exitCode(); got != want {
+			t.Errorf("%s: exit code %d, want %d", verdict, got, want)
 		}
 	}
 }

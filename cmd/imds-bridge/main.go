@@ -40,9 +40,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	stderr = lastWords{stderr}
+	var verdict unfit
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &verdict): // the report has said all there is to say
+		return verdict.exitCode()
 	case errors.Is(err, errUsage):
 		fmt.Fprintf(stderr, "imds-bridge: %s\n", err)
 		return exitUsage

@@ -54,6 +54,20 @@ func choose(c config.Config) (choice, error) {
 	return choice{string(taken), why}, nil
 }
 
+// chooseAfter takes what auto has left once a choice has failed.
+func chooseAfter(c config.Config, failed choice, err error) (choice, error) {
+	if c.Redirector != redirectAuto || failed.redirector == redirectIPTables {
+		return choice{}, err
+	}
+	facts := doctor.Look(doctorOptions(c, false))
+	facts.Tried[doctor.Redirector(failed.redirector)] = err
+	taken, why, err := doctor.Choose(facts)
+	if err != nil {
+		return choice{}, err
+	}
+	return choice{string(taken), why}, checkPrivileges(privilegesOf(string(taken), c.Redirect.Install).needed)
+}
+
 // attach redirects, or records who calls, from now on.
 func (b *bridge) attach() error {
 	attached, err := b.newRedirector()

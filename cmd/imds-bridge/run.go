@@ -83,8 +83,7 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 	if err != nil {
 		return err
 	}
-	privileges := privilegesOf(chosen.redirector, c.Redirect.Install)
-	if err := checkPrivileges(privileges.needed); err != nil {
+	if err := checkPrivileges(privilegesOf(chosen.redirector, c.Redirect.Install).needed); err != nil {
 		return err
 	}
 	t, err := telemetry.Start(ctx, telemetry.Options{Version: version, Level: c.Log.Level, Logs: logs})
@@ -101,16 +100,13 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 	}()
 	log.Info("starting", "version", version, "redirector", chosen.redirector, "choice", chosen.why, "fail", c.Fail, "mode", c.Mode, "containers_v1", c.Containers.V1, "containers_tokens", c.Containers.Tokens, "resource", t.Resource())
 
-	b, err := newBridge(ctx, c, chosen, t)
+	b, err := begin(ctx, c, chosen, t)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 
-	if err := b.attach(); err != nil {
-		return err
-	}
-	if err := dropPrivileges(privileges.kept); errors.Is(err, errCgo) {
+	if err := dropPrivileges(privilegesOf(b.status.choice.redirector, c.Redirect.Install).kept); errors.Is(err, errCgo) {
 		log.Warn("capabilities are kept", "error", err.Error())
 	} else if err != nil {
 		return err
@@ -120,7 +116,7 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 	}
 	from := b.status.setReady()
 	notify(log, daemon.SdNotifyReady)
-	log.Info("ready", "redirector", chosen.redirector, "cgroup", b.cgroup.Path, "listen", c.Redirect.Listen.String(), "coverage_from", from)
+	log.Info("ready", "redirector", b.status.choice.redirector, "cgroup", b.cgroup.Path, "listen", c.Redirect.Listen.String(), "coverage_from", from)
 
 	go b.warmUp()
 	select {
@@ -130,6 +126,25 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 	notify(log, daemon.SdNotifyStopping)
 	log.Info("stopping")
 	return errors.Join(err, b.drain())
+}
+
+// begin listens, serves and redirects. Where auto's first choice cannot be had after all, it takes the
+// next, and says so.
+func begin(ctx context.Context, c config.Config, chosen choice, t *telemetry.Telemetry) (*bridge, error) {
+	b, err := newBridge(ctx, c, chosen, t)
+	if err != nil {
+		return nil, err
+	}
+	if err = b.attach(); err == nil {
+		return b, nil
+	}
+	err = errors.Join(err, b.close())
+	next, nextErr := chooseAfter(c, chosen, err)
+	if nextErr != nil {
+		return nil, nextErr
+	}
+	t.Logger().Warn("the redirector that was chosen cannot be had", "redirector", chosen.redirector, "error", err.Error(), "instead", next.redirector)
+	return begin(ctx, c, next, t)
 }
 
 // prove makes a call of our own, and only then takes the redirection for good.
