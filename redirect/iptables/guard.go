@@ -191,14 +191,15 @@ func (g *guard) fallSilent() {
 		g.log.Error("calls may be redirected to a bridge that hangs, for a second at most", "error", err.Error())
 	}
 	g.beating = false
-	g.log.Warn("the bridge is silent: its calls "+g.fate(), "for", g.heartbeat.String())
+	g.log.Warn("the bridge is silent", "for", g.heartbeat.String(), "calls", g.fate())
 }
 
+// fate is what becomes of calls that are not redirected.
 func (g *guard) fate() string {
 	if g.refusing {
-		return "are refused"
+		return "refused"
 	}
-	return "go to IMDS as they are"
+	return "unchanged"
 }
 
 // settle does what is to be done once the bridge has proven itself.
@@ -238,7 +239,7 @@ func (g *guard) bury(working bool) error {
 	if g.set == nil {
 		return nil
 	}
-	g.log.Warn("the bridge is gone: its calls " + g.fate())
+	g.log.Warn("the bridge is gone", "calls", g.fate())
 	for deadline := time.Now().Add(removePatience); ; time.Sleep(time.Second) {
 		l, err := g.remove()
 		if len(l.Kept) > 0 {
