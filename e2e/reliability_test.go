@@ -49,6 +49,8 @@ var quietly = bridgeOptions{flags: []string{"--log.level=info"}}
 var redirectors = []redirector{
 	// The kernel takes the hook away with the process: the next call is straight.
 	{name: "ebpf", kills: 100},
+	// Rules outlive it; the guard cuts their lifeline, and the kernel within a second where that is gone too.
+	{name: "iptables", kills: 3, untilKilled: 500 * time.Millisecond, untilRestarted: 3 * time.Second, lingers: 2 * time.Second},
 }
 
 type redirector struct {
