@@ -29,6 +29,8 @@
 #define IP6_DESTINATION 24
 
 #define FRAGMENT_OFFSET 0x1fff
+#define FRAGMENT_OFFSET6 0xfff8
+#define TCP_MIN_OFFSET 0x50 /* as in struct tcp_header: a header without options */
 
 /* Extension headers that may come between IPv6 and TCP, and how many are read. */
 #define IP6_HOP_BY_HOP 0
@@ -47,8 +49,7 @@ enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
 /* Of an answer, no more than says its status: what follows may be credentials. */
 #define STATUS_LINE 16
 
-/* struct exempt: whose packets are passed over; set by user space before load, constant afterwards.
- */
+/* struct exempt: whose packets are passed over. Set by user space before load, then constant. */
 struct exempt {
 	__u32 mark;  /* SO_MARK of the bridge's own sockets, in its MARK_BITS */
 	__u32 netns; /* inode number of the bridge's network namespace */
@@ -207,7 +208,7 @@ static __always_inline __u32 netns_of_sock(struct bpf_sock *typed)
 
 /*
  * A raw socket sends in the context of who called sendto(): unlike TCP, which may send on
- * behalf of anybody. Helpers for the current task are few here before Linux 6.1.
+ * behalf of anybody. By reads alone: Linux 5.10 has no helpers for it here.
  */
 static __always_inline void record_sender(struct skb *ctx, struct packet *p)
 {
@@ -374,7 +375,7 @@ static __attribute__((noinline)) void see_tcp(struct skb *ctx, struct packet *p,
 		return;
 	}
 	at += (tcp.offset >> 4) * 4U;
-	if (at > ctx->len) {
+	if (tcp.offset < TCP_MIN_OFFSET || at > ctx->len) {
 		add(SIGHT_UNREADABLE, 1);
 		return;
 	}
@@ -416,28 +417,37 @@ static __attribute__((noinline)) void see4(struct skb *ctx, enum direction direc
 	see_tcp(ctx, &p, (ip[0] & 15) * 4U);
 }
 
+/* struct extension: what extension headers of IPv6 begin with. */
+struct extension {
+	__u8 next;    /* header */
+	__u8 length;  /* in units of 8 bytes, the first not counted; reserved in a fragment's */
+	__u16 offset; /* of a fragment */
+};
+
 /* Finds the offset of the TCP header behind extension headers, 0 where there is none. */
 static __always_inline __u32 find_tcp6(struct skb *ctx, __u8 next)
 {
 	__u32 at = IP6_SIZE;
 
 	for (int i = 0; i < IP6_EXTENSIONS; i++) {
-		__u8 extension[2] =
-		    {}; /* next header; length in units of 8 bytes, the first not counted */
+		struct extension e = {};
 
 		if (next == IPPROTO_TCP)
 			return at;
 		if (next != IP6_HOP_BY_HOP && next != IP6_ROUTING && next != IP6_FRAGMENT &&
 		    next != IP6_DESTINATION_OPTIONS)
-			return 0;
-		if (bpf_skb_load_bytes(ctx, at, extension, sizeof(extension)))
-			return 0;
-		if (next == IP6_FRAGMENT)
-			extension[1] = 0; /* reserved there */
-		next = extension[0];
-		at += (extension[1] + 1) * 8U;
+			return 0; /* another protocol */
+		if (bpf_skb_load_bytes(ctx, at, &e, sizeof(e)))
+			break;
+		if (next == IP6_FRAGMENT && e.offset & bpf_htons(FRAGMENT_OFFSET6))
+			break;
+		at += next == IP6_FRAGMENT ? 8 : (e.length + 1) * 8U;
+		next = e.next;
 	}
-	return next == IPPROTO_TCP ? at : 0;
+	if (next == IPPROTO_TCP)
+		return at;
+	add(SIGHT_UNREADABLE, 1);
+	return 0;
 }
 
 static __attribute__((noinline)) void see6(struct skb *ctx, enum direction direction)

@@ -19,8 +19,8 @@ func checkLeftovers(_ context.Context, h *host) (findings []Finding) {
 	if len(h.bridges()) > 0 {
 		return nil // it is that one's
 	}
-	if pins, _ := os.ReadDir(hook.DefaultPins); len(pins) > 0 {
-		findings = append(findings, judgePins(hook.DefaultPins))
+	if c, err := h.cgroup(); err == nil {
+		findings = append(findings, lookForPins(c.Path)...)
 	}
 	for _, a := range leftAddresses() {
 		findings = append(findings, Finding{
@@ -32,6 +32,17 @@ func checkLeftovers(_ context.Context, h *host) (findings []Finding) {
 		findings = append(findings, Finding{Status: OK, Found: "nothing"})
 	}
 	return findings
+}
+
+func lookForPins(cgroup string) []Finding {
+	dir, err := hook.PinsOf(cgroup)
+	if err != nil {
+		return nil
+	}
+	if pins, _ := os.ReadDir(dir); len(pins) == 0 {
+		return nil
+	}
+	return []Finding{judgePins(dir)}
 }
 
 func judgePins(dir string) Finding {

@@ -58,9 +58,8 @@ func (p *Proxy) Probe(ctx context.Context, listener netip.AddrPort) (err error) 
 		return fmt.Errorf("probe the proxy: %w", err)
 	}
 	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		conn.SetDeadline(deadline)
-	}
+	giveUp := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer giveUp()
 	if _, err := io.WriteString(conn, "HEAD / HTTP/1.0\r\n\r\n"); err != nil {
 		return fmt.Errorf("probe the proxy: %w", err)
 	}

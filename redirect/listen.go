@@ -250,7 +250,17 @@ func removeAddress(own *netlink.Addr, ours uint16) error {
 	return nil
 }
 
+// HasListener tells whether somebody listens at an address and port.
+func HasListener(at netip.AddrPort) (bool, error) {
+	return anyListener(at.Addr().AsSlice(), func(port uint16) bool { return port == at.Port() })
+}
+
+// hasListener tells whether somebody listens at an address, on another port than one.
 func hasListener(ip net.IP, besides uint16) (bool, error) {
+	return anyListener(ip, func(port uint16) bool { return port != besides })
+}
+
+func anyListener(ip net.IP, on func(port uint16) bool) (bool, error) {
 	family := uint8(unix.AF_INET)
 	if ip.To4() == nil {
 		family = unix.AF_INET6
@@ -260,6 +270,6 @@ func hasListener(ip net.IP, besides uint16) (bool, error) {
 		return false, fmt.Errorf("list listeners: %w", err)
 	}
 	return slices.ContainsFunc(sockets, func(s *netlink.Socket) bool {
-		return s.State == netlink.TCP_LISTEN && s.ID.Source.Equal(ip) && s.ID.SourcePort != besides
+		return s.State == netlink.TCP_LISTEN && s.ID.Source.Equal(ip) && on(s.ID.SourcePort)
 	}), nil
 }

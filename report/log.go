@@ -79,7 +79,7 @@ func callerValue(who person) slog.Value {
 		slog.Bool("host_network", who.hostNetwork),
 		slog.Bool("complete", who.Complete),
 	)
-	if !who.Started.IsZero() {
+	if who.hasProcess() && !who.Started.IsZero() {
 		a = append(a, slog.Time("started", who.Started.Round(time.Millisecond)))
 	}
 	if who.ContainerID != "" {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 
@@ -40,7 +41,7 @@ func TestUnknownCallersAreNotGuessed(t *testing.T) {
 			[]string{"imds.caller.complete", "imds.caller.host_network"},
 		},
 	} {
-		who := person{Caller: &caller.Caller{Origin: c.origin}, hostNetwork: true}
+		who := person{Caller: &caller.Caller{Origin: c.origin, Started: time.Unix(1e9, 0)}, hostNetwork: true}
 		var log, attributes []string
 		for _, a := range callerValue(who).Group() {
 			log = append(log, a.Key)

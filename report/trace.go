@@ -164,7 +164,7 @@ func callerAttributes(who person) []attribute.KeyValue {
 	if who.User != "" {
 		a = append(a, semconv.ProcessOwner(who.User))
 	}
-	if !who.Started.IsZero() {
+	if who.hasProcess() && !who.Started.IsZero() {
 		a = append(a, semconv.ProcessCreationTime(who.Started.UTC().Format(time.RFC3339Nano)))
 	}
 	if who.Cgroup != "" {

@@ -7,13 +7,16 @@ import (
 	"log/slog"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/imds-bridge/imds-bridge/admin"
 	"github.com/imds-bridge/imds-bridge/caller"
 	"github.com/imds-bridge/imds-bridge/config"
+	"github.com/imds-bridge/imds-bridge/handover"
 	"github.com/imds-bridge/imds-bridge/policy"
 	"github.com/imds-bridge/imds-bridge/proxy"
 	"github.com/imds-bridge/imds-bridge/redirect"
+	"github.com/imds-bridge/imds-bridge/redirect/hook"
 	"github.com/imds-bridge/imds-bridge/redirect/owner"
 	"github.com/imds-bridge/imds-bridge/report"
 	"github.com/imds-bridge/imds-bridge/telemetry"
@@ -25,7 +28,8 @@ type bridge struct {
 	telemetry *telemetry.Telemetry
 	log       *slog.Logger
 
-	listeners []net.Listener
+	before    *predecessor // whose place this one takes; nil for none
+	listeners []*redirect.Listener
 	admin     *admin.Server
 	cgroup    redirect.Cgroup
 	callers   *caller.Reader
@@ -39,15 +43,23 @@ type bridge struct {
 	pulse     pulse
 	status    status
 	failed    chan error // ends the run
+
+	control    *handover.Control // where the next bridge takes over; nil where it cannot
+	succeeded  chan struct{}     // closed when it has
+	restarting atomic.Bool       // systemd has what the next bridge needs, which it will start
+	left       bool              // the listeners and the hook wait for it
 }
 
 // newBridge listens and serves; nothing is redirected yet.
-func newBridge(ctx context.Context, c config.Config, chosen choice, t *telemetry.Telemetry) (_ *bridge, err error) {
+func newBridge(ctx context.Context, c config.Config, chosen choice, before *predecessor, t *telemetry.Telemetry) (_ *bridge, err error) {
 	b := &bridge{
 		config: c, telemetry: t, log: t.Logger(),
+		before: before,
 		check:  newSelfCheck(),
 		settle: func() error { return nil },
 		failed: make(chan error, 4),
+
+		succeeded: make(chan struct{}),
 	}
 	b.status.choice = chosen
 	defer func() {
@@ -69,7 +81,10 @@ func newBridge(ctx context.Context, c config.Config, chosen choice, t *telemetry
 			return nil, err
 		}
 	}
-	return b, errors.Join(b.serveAdmin(), b.status.observe(t.MeterProvider()))
+	if !before.isLive() { // which has the admin listener
+		err = b.serveAdmin()
+	}
+	return b, errors.Join(err, b.status.observe(t.MeterProvider()))
 }
 
 // findCgroup finds what to attach programs to. Rules of iptables need none: without one, nobody
@@ -230,26 +245,23 @@ func (b *bridge) watchHopLimit(fd int) (func() (int, error), error) {
 // a start failed are answered like any others: the redirector's records go last.
 func (b *bridge) close() error {
 	var errs []error
-	ctx, cancel := context.WithTimeout(context.Background(), drainPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), b.patience(drainPatience))
 	defer cancel()
-	errs = append(errs, b.eyes.detach())
-	attached := b.attached.Load()
-	if attached != nil {
-		errs = append(errs, (*attached).Detach())
+	if b.control != nil {
+		errs = append(errs, b.control.Close())
 	}
-	b.pulse.end()
+	errs = append(errs, b.giveUp(), b.eyes.detach(), b.detach())
 	if b.proxy != nil {
 		errs = append(errs, b.proxy.Shutdown(ctx))
 	}
+	b.pulse.end()
 	errs = append(errs, b.eyes.close())
 	if b.reporter != nil {
 		if err := b.reporter.Close(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("report the last calls: %w", err))
 		}
 	}
-	if attached != nil {
-		errs = append(errs, (*attached).Close())
-	}
+	errs = append(errs, b.release())
 	if b.owners != nil {
 		errs = append(errs, b.owners.Close())
 	}
@@ -260,4 +272,33 @@ func (b *bridge) close() error {
 		errs = append(errs, b.admin.Close())
 	}
 	return errors.Join(append(errs, b.cgroup.Close())...)
+}
+
+// detach stops redirecting, except where calls are to wait for the next bridge.
+func (b *bridge) detach() error {
+	r := b.attached.Load()
+	if r == nil || b.left {
+		return nil
+	}
+	return (*r).Detach()
+}
+
+// release gives up the redirector, whose records are of use to nobody any longer, or to the next bridge.
+func (b *bridge) release() error {
+	r := b.attached.Load()
+	switch {
+	case r == nil:
+		return nil
+	case b.left:
+		return (*r).(*hook.Hook).Leave(restartGrace)
+	}
+	return (*r).Close()
+}
+
+// patience is how long something may take at the end: not as long where calls wait for the next bridge.
+func (b *bridge) patience(usual time.Duration) time.Duration {
+	if b.left {
+		return restartPatience
+	}
+	return usual
 }

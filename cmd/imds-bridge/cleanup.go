@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 )
 
 func cleanupCommand() *cobra.Command {
+	var keepRefusing bool
 	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove what a bridge that ended has left behind",
@@ -35,17 +37,42 @@ of legacy tables CAP_NET_RAW; for the pinned hook CAP_BPF.`,
 				return usage(err)
 			}
 			out := cmd.OutOrStdout()
-			return errors.Join(cleanHook(out), cleanRules(out), cleanAddresses(out, c.Redirect))
+			if keepRefusing && c.Fail == failClosed {
+				return cleanAddresses(out, c.Redirect)
+			}
+			return errors.Join(cleanHook(out, c.Redirect), cleanRules(out), cleanAddresses(out, c.Redirect))
 		},
 	}
 	config.Bind(cmd.Flags())
+	cmd.Flags().BoolVar(&keepRefusing, "keep-refusing", false, "under fail: closed, leave in place what refuses calls")
 	return cmd
 }
 
-func cleanHook(out io.Writer) error {
-	removed, err := hook.RemovePins(hook.DefaultPins)
+// cleanHook leaves the hook of a bridge that runs: one that listens.
+func cleanHook(out io.Writer, r config.Redirect) error {
+	cgroup := r.Cgroup
+	if cgroup == "" {
+		found, err := redirect.FindCgroup()
+		if err != nil {
+			return nil // then no hook was ever attached
+		}
+		defer found.Close()
+		cgroup = found.Path
+	}
+	pins, err := hook.PinsOf(cgroup)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(pins); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if used, err := redirect.HasListener(r.Listen); err != nil || used {
+		fmt.Fprintf(out, "%s: kept: a bridge runs\n", pins)
+		return err
+	}
+	removed, err := hook.RemovePins(pins)
 	if removed {
-		fmt.Fprintf(out, "%s: removed\n", hook.DefaultPins)
+		fmt.Fprintf(out, "%s: removed\n", pins)
 	}
 	return err
 }

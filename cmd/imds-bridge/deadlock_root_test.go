@@ -62,7 +62,7 @@ func runStuckBridge(cgroup string) error {
 	if err != nil {
 		return err
 	}
-	b, err := newBridge(ctx, c, choice{redirector: "ebpf"}, t)
+	b, err := newBridge(ctx, c, choice{redirector: "ebpf"}, nil, t)
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,13 @@ import (
 	"github.com/imds-bridge/imds-bridge/redirect"
 )
 
+// listen serves from now on, unless there is a bridge before: its calls wait until they can be looked
+// up, or until it no longer serves them.
 func (b *bridge) listen(ctx context.Context) error {
 	r := &b.config.Redirect
+	if b.before != nil {
+		b.proxy.Pause()
+	}
 	if err := b.listenOn(ctx, r.Listen); err != nil {
 		return err
 	}
@@ -25,7 +30,10 @@ func (b *bridge) listen(ctx context.Context) error {
 }
 
 func (b *bridge) listenOn(ctx context.Context, at netip.AddrPort) error {
-	l, err := redirect.Listen(ctx, at)
+	l, err := b.before.listener(at)
+	if l == nil && err == nil {
+		l, err = redirect.Listen(ctx, at)
+	}
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,9 @@ A bridge with the privilege puts its own rules in place, and needs neither verb.
 	return cmd
 }
 
+// rulesNeed is what rules without a guard need at least; legacy tables need more, and say so.
+var rulesNeed = []string{"CAP_NET_ADMIN"}
+
 func redirectInstallCommand() *cobra.Command {
 	var uid uint32
 	cmd := &cobra.Command{
@@ -45,6 +48,9 @@ other process should run as that user, for it would go past the bridge unseen.`,
 			c, err := config.Load(os.Environ(), cmd.Flags())
 			if err != nil {
 				return usage(err)
+			}
+			if err := checkPrivileges(rulesNeed); err != nil {
+				return err
 			}
 			rules := rulesOf(c)
 			if cmd.Flags().Changed("exempt-uid") {
@@ -77,7 +83,12 @@ func redirectRemoveCommand() *cobra.Command {
 		Long: `Remove the rules of imds-bridge redirect install, and those of bridges that died. Rules
 that somebody else put into a chain of ours are kept, and named.`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return removeRules(cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkPrivileges(rulesNeed); err != nil {
+				return err
+			}
+			return removeRules(cmd.OutOrStdout())
+		},
 	}
 }
 

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 
 	"go.opentelemetry.io/otel/metric"
@@ -83,6 +85,9 @@ func (b *bridge) attach() error {
 			failed: func(err error) { b.failed <- err },
 			at:     b.listeners,
 		}
+		if b.before.isLive() {
+			b.pulse.hold() // until calls come here
+		}
 		b.pulse.start()
 	}
 	if err := b.openEyes(); err != nil {
@@ -120,6 +125,15 @@ func (b *bridge) newHook() (*hook.Hook, error) {
 	o.Listen, o.Listen6, o.OwnNetNSOnly = r.Listen, r.Listen6, !r.Containers
 	o.Heartbeat = r.Heartbeat
 	o.FailClosed = b.config.Fail == failClosed
+	records, err := b.before.records()
+	if err != nil {
+		return nil, err
+	}
+	if records != nil {
+		defer records.Sockets.Close()
+		defer records.Connections.Close()
+		o.Records = records
+	}
 	h, err := hook.Attach(o)
 	if err != nil {
 		return nil, err
@@ -134,18 +148,28 @@ func (b *bridge) settleHook(h *hook.Hook) error {
 	if b.config.Fail == failClosed {
 		return h.Pin()
 	}
-	removed, err := hook.RemovePins(hook.DefaultPins)
-	if removed {
-		b.log.Info("took away the hook of an earlier bridge that refused calls (fail: closed)", "pins", hook.DefaultPins)
-	}
+	pins, err := hook.PinsOf(b.cgroup.Path)
 	if err != nil {
+		return err
+	}
+	removed, err := hook.RemovePins(pins)
+	if removed {
+		b.log.Info("took away the hook of an earlier bridge that refused calls (fail: closed)", "pins", pins)
+	}
+	if err != nil && !errors.Is(err, fs.ErrPermission) { // a user who may not look has not pinned either
 		b.log.Warn("pins of an earlier bridge stay", "error", err.Error())
 	}
 	return nil
 }
 
-// isAttached makes lookups work; the first call may arrive at once.
-func (b *bridge) isAttached(r redirector) { b.attached.Store(&r) }
+// isAttached makes lookups work; the first call may arrive at once. What waited for a bridge that
+// systemd starts again is served.
+func (b *bridge) isAttached(r redirector) {
+	b.attached.Store(&r)
+	if b.proxy != nil && !b.before.isLive() {
+		b.proxy.Resume()
+	}
+}
 
 // connectsWatched tells whether a connect() was seen since the last time it was asked.
 func connectsWatched(b *bridge) func() bool {

@@ -28,7 +28,7 @@ const (
 )
 
 func runCommand() *cobra.Command {
-	var printConfig bool
+	var printConfig, takeover bool
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the bridge",
@@ -42,7 +42,12 @@ Telemetry is set up by the standard OTEL_* variables; without any, there are log
   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 imds-bridge run
   imds-bridge run --print-config`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			defer func() {
+				if err != nil { // calls do not wait for a bridge that does not come
+					err = errors.Join(err, dropKept())
+				}
+			}()
 			c, err := config.Load(os.Environ(), cmd.Flags())
 			if err != nil {
 				return usage(err)
@@ -57,11 +62,12 @@ Telemetry is set up by the standard OTEL_* variables; without any, there are log
 			// A reader of our log that goes away is no reason to end.
 			signal.Ignore(syscall.SIGPIPE)
 			frugal()
-			return runBridge(cmd.Context(), c, cmd.ErrOrStderr())
+			return runBridge(cmd.Context(), c, takeover, cmd.ErrOrStderr())
 		},
 	}
 	config.Bind(cmd.Flags())
 	cmd.Flags().BoolVar(&printConfig, "print-config", false, "print the effective configuration and where each setting comes from, then exit")
+	cmd.Flags().BoolVar(&takeover, "takeover", false, "take the place of the bridge that runs, if one does, once this one has proven itself; that one then ends")
 	return cmd
 }
 
@@ -78,7 +84,7 @@ func frugal() {
 }
 
 // runBridge runs the phases of the bridge's life in order.
-func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error) {
+func runBridge(ctx context.Context, c config.Config, takeover bool, logs io.Writer) (err error) {
 	chosen, err := choose(c)
 	if err != nil {
 		return err
@@ -90,7 +96,8 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 	if err != nil {
 		return usage(fmt.Errorf("set up telemetry: %w", err))
 	}
-	defer flush(t, logs)
+	patience := flushPatience
+	defer func() { flush(t, logs, patience) }()
 	log := t.Logger()
 	// Whoever reads the log as JSON learns of the end too.
 	defer func() {
@@ -100,7 +107,11 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 	}()
 	log.Info("starting", "version", version, "redirector", chosen.redirector, "choice", chosen.why, "fail", c.Fail, "mode", c.Mode, "containers_v1", c.Containers.V1, "containers_tokens", c.Containers.Tokens, "resource", t.Resource())
 
-	b, err := begin(ctx, c, chosen, t)
+	before, err := findPredecessor(c, chosen, takeover, log)
+	if err != nil {
+		return err
+	}
+	b, err := begin(ctx, c, chosen, before, t)
 	if err != nil {
 		return err
 	}
@@ -118,10 +129,22 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 	notify(log, daemon.SdNotifyReady)
 	log.Info("ready", "redirector", b.status.choice.redirector, "cgroup", b.cgroup.Path, "listen", c.Redirect.Listen.String(), "coverage_from", from)
 
+	b.serveControl()
+	watched, stop := context.WithCancel(ctx)
+	defer stop()
+	go b.feedWatchdog(watched)
 	go b.warmUp()
 	select {
+	case <-b.succeeded:
 	case <-ctx.Done():
 	case err = <-b.failed:
+	}
+	if b.isSucceeded() {
+		return errors.Join(err, b.retire())
+	}
+	if ctx.Err() != nil && b.restarting.Load() {
+		patience = restartPatience
+		return b.leave()
 	}
 	notify(log, daemon.SdNotifyStopping)
 	log.Info("stopping")
@@ -130,8 +153,8 @@ func runBridge(ctx context.Context, c config.Config, logs io.Writer) (err error)
 
 // begin listens, serves and redirects. Where auto's first choice cannot be had after all, it takes the
 // next, and says so.
-func begin(ctx context.Context, c config.Config, chosen choice, t *telemetry.Telemetry) (*bridge, error) {
-	b, err := newBridge(ctx, c, chosen, t)
+func begin(ctx context.Context, c config.Config, chosen choice, before *predecessor, t *telemetry.Telemetry) (*bridge, error) {
+	b, err := newBridge(ctx, c, chosen, before, t)
 	if err != nil {
 		return nil, err
 	}
@@ -139,27 +162,36 @@ func begin(ctx context.Context, c config.Config, chosen choice, t *telemetry.Tel
 		return b, nil
 	}
 	err = errors.Join(err, b.close())
+	if before.isLive() { // which serves on, by the first choice
+		return nil, err
+	}
 	next, nextErr := chooseAfter(c, chosen, err)
 	if nextErr != nil {
 		return nil, nextErr
 	}
 	t.Logger().Warn("the redirector that was chosen cannot be had", "redirector", chosen.redirector, "error", err.Error(), "instead", next.redirector)
-	return begin(ctx, c, next, t)
+	return begin(ctx, c, next, nil, t)
 }
 
 // prove makes a call of our own, and only then takes the redirection for good.
 func (b *bridge) prove(ctx context.Context) error {
 	b.closeEarlier()
+	if b.before.isLive() {
+		return b.takeOver(ctx)
+	}
 	if err := b.check.run(ctx, b.cgroup.Path); err != nil {
 		return err
 	}
-	return b.settle()
+	if err := b.settle(); err != nil {
+		return err
+	}
+	return b.inherit()
 }
 
 // flush sends what telemetry is left, on time that the end of the run does not cut short. A
 // collector that does not take it is no failure of the run.
-func flush(t *telemetry.Telemetry, logs io.Writer) {
-	ctx, cancel := context.WithTimeout(context.Background(), flushPatience)
+func flush(t *telemetry.Telemetry, logs io.Writer, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := t.Shutdown(ctx); err != nil {
 		slog.New(slog.NewJSONHandler(lastWords{logs}, nil)).Warn("telemetry was not all sent", "error", err.Error())

@@ -63,7 +63,7 @@ func (s *selfCheck) run(ctx context.Context, cgroup string) error {
 	err := s.fromHere(ctx)
 	switch {
 	case err != nil && s.port != 0:
-		return fmt.Errorf("%w (did imds-bridge redirect install run in this network namespace, with --exempt-uid %d and the same redirect.listen?)", wrapSelfCheck(err), unix.Geteuid())
+		return fmt.Errorf("self-check: %w (did imds-bridge redirect install run in this network namespace, with --exempt-uid %d and the same redirect.listen?)", err, unix.Geteuid())
 	case err == nil || cgroup == "":
 		return wrapSelfCheck(err)
 	}

@@ -48,7 +48,7 @@ type Options struct {
 	// FailClosed refuses the calls that a bridge that is dead, hung or unsure cannot have, with
 	// EPERM: once the hook is pinned, those of one that is dead or was stopped too. See Pin.
 	FailClosed bool
-	// Pins is the directory where Pin puts the hook, of a bpf file system. Empty: [DefaultPins].
+	// Pins is the directory where Pin puts the hook, of a bpf file system. Empty: that of [PinsOf].
 	Pins string
 	// Attaching is called when lookups work and just before the first call can arrive. Optional.
 	Attaching func(*Hook)
@@ -90,10 +90,14 @@ func Attach(o Options) (_ *Hook, err error) {
 	}
 	defer cgroup.Close()
 
+	pins, err := PinsOf(o.Cgroup)
+	if err != nil {
+		return nil, err
+	}
 	h := &Hook{
 		watching:  !o.Listen.IsValid() && !o.Listen6.IsValid(),
 		heartbeat: o.Heartbeat,
-		pins:      cmp.Or(o.Pins, DefaultPins),
+		pins:      cmp.Or(o.Pins, pins),
 	}
 	if o.FailClosed {
 		if err := checkPins(h.pins); err != nil {

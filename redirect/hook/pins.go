@@ -7,14 +7,22 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
-// DefaultPins is where the hook of a bridge that fails closed is pinned.
-const DefaultPins = "/sys/fs/bpf/imds-bridge"
+// PinsOf is where the hook of a bridge on a cgroup is pinned if it fails closed: bridges of different
+// cgroups do not touch each other's.
+func PinsOf(cgroup string) (string, error) {
+	info, err := os.Stat(cgroup)
+	if err != nil {
+		return "", fmt.Errorf("redirect.cgroup: %w", err)
+	}
+	return fmt.Sprintf("/sys/fs/bpf/imds-bridge-%d", info.Sys().(*syscall.Stat_t).Ino), nil
+}
 
 // Pin keeps what redirects in place beyond the end of the process, however that ends: calls are
 // refused from then on. It replaces what an earlier bridge pinned, at once and for good, so the

@@ -73,7 +73,14 @@ func (n *namespaces) find(s *search, client, server netip.AddrPort) (socket, err
 func (v *view) find(s *search, client, server netip.AddrPort) (socket, error) {
 	s.denied = s.denied || v.denied
 	var found []socket
-	for _, ns := range v.byAddr[client.Addr()] {
+	at := v.byAddr[client.Addr()]
+	for _, ns := range at {
+		if len(at) == 1 { // else each has to say whether it has one
+			if one, ok := ns.borrow(s, client, server); ok {
+				one.netns = ns.id
+				return one, nil
+			}
+		}
 		one, err := ns.find(s, client, server)
 		if err != nil {
 			s.note(err)

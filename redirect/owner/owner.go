@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -66,6 +67,7 @@ type Finder struct {
 	hints    *lru.Cache[user, []holder]
 	known    *lru.Cache[identity, details]
 	stops    *lru.Cache[user, int] // where scans ran out of time
+	dear     atomic.Bool           // sockets cannot be borrowed
 	searches chan struct{}
 	scanning chan struct{}
 	// background are the searches under way, those too that nobody waits for any longer.

@@ -31,7 +31,10 @@ type Options struct {
 	Sockets *ebpf.Map
 	// Owner says who has a socket that is not in Sockets. Optional.
 	Owner Owner
-	// Seen gets each exchange, one after the other, in the order in which they end. Exchanges that find
+	// Met gets each recorded caller with the first packet of its connection, when it still waits for an
+	// answer: by the time that Seen is told, a short-lived one is gone. Optional.
+	Met func(redirect.Connection)
+	// Seen gets each exchange, one after the other, about in the order in which they end. Those that find
 	// no place while it runs are dropped and counted.
 	Seen func(Exchange)
 }
@@ -59,6 +62,8 @@ type Watch struct {
 	// earlier are who had sockets at Attach, by cookie. Touched by read alone once that runs.
 	earlier   map[uint64]*identity
 	questions chan question
+	met       chan redirect.Connection
+	unnamed   chan telling // of whom the owner is looked for
 	exchanges chan telling
 	closing   chan struct{}
 	running   sync.WaitGroup
@@ -67,12 +72,6 @@ type Watch struct {
 	detached bool
 	closed   bool
 	final    map[Count]uint64 // the counters at Close: the last export comes after it
-}
-
-// telling is an exchange, and who it is of.
-type telling struct {
-	exchange *Exchange
-	who      *identity
 }
 
 // Attach puts the watch in place. Exchanges may be told before it returns.
@@ -94,6 +93,8 @@ func attach(o Options, b bounds) (_ *Watch, err error) {
 	w := &Watch{
 		owner:     o.Owner,
 		questions: make(chan question, maxQuestions),
+		met:       make(chan redirect.Connection, maxQuestions),
+		unnamed:   make(chan telling, b.exchanges),
 		exchanges: make(chan telling, b.exchanges),
 		closing:   make(chan struct{}),
 		earlier:   make(map[uint64]*identity),
@@ -108,6 +109,8 @@ func attach(o Options, b bounds) (_ *Watch, err error) {
 	w.askEarlier(netns)
 	w.running.Go(w.findOwners)
 	w.running.Go(func() { w.read(netns) })
+	w.running.Go(w.await)
+	w.running.Go(func() { w.meet(o.Met) })
 	w.running.Go(func() { w.report(o.Seen) })
 	if err := w.attach(cgroup); err != nil {
 		return nil, errors.Join(fmt.Errorf("attach to %s: %w", o.Cgroup, err), w.Close())

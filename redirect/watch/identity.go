@@ -100,9 +100,15 @@ func (q *question) find(owner Owner) {
 	q.connection, q.known = c, true
 }
 
-// await waits until an identity is final.
-func (i *identity) await() {
-	if i.ready != nil {
-		<-i.ready
+// isFinal tells whether it is found out who it is, or given up.
+func (i *identity) isFinal() bool {
+	if i.ready == nil {
+		return true
+	}
+	select {
+	case <-i.ready:
+		return true
+	default:
+		return false
 	}
 }

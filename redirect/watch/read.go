@@ -6,14 +6,18 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/imds-bridge/imds-bridge/redirect"
 )
 
 // read puts exchanges together until the ring is flushed, which Close does.
 func (w *Watch) read(netns uint32) {
-	defer close(w.exchanges)
+	defer close(w.unnamed)
 	defer close(w.questions)
+	defer close(w.met)
 	streams := newStreams(netns)
 	streams.identify, streams.tell, streams.counts = w.identify, w.tell, &w.counts
+	streams.meets = w.meets
 
 	var record ringbuf.Record
 	var p packet
@@ -43,22 +47,57 @@ func (w *Watch) read(netns uint32) {
 	}
 }
 
-// tell hands an exchange to report. It does not wait.
+// telling is an exchange, and who it is of.
+type telling struct {
+	exchange *Exchange
+	who      *identity
+}
+
+// tell hands an exchange to report, by way of await where it is not known yet who it is of. It does not
+// wait.
 func (w *Watch) tell(x *Exchange, who *identity) {
+	queue := w.unnamed
+	if who.isFinal() {
+		queue = w.exchanges
+	}
 	select {
-	case w.exchanges <- telling{x, who}:
+	case queue <- telling{x, who}:
 	default:
 		w.counts.add(countQueueFull, 1)
+	}
+}
+
+// await waits for those whose owner is looked for, so that no others do.
+func (w *Watch) await() {
+	defer close(w.exchanges) // read ended before unnamed did
+	for t := range w.unnamed {
+		<-t.who.ready
+		w.exchanges <- t
+	}
+}
+
+// meets hands on who has a connection that was recorded. It does not wait: who finds no place is met later.
+func (w *Watch) meets(c redirect.Connection) {
+	select {
+	case w.met <- c:
+	default:
+	}
+}
+
+func (w *Watch) meet(met func(redirect.Connection)) {
+	for c := range w.met {
+		if met != nil {
+			met(c)
+		}
 	}
 }
 
 // report tells of exchanges until there are no more.
 func (w *Watch) report(seen func(Exchange)) {
 	for t := range w.exchanges {
-		t.who.await()
-		x := t.exchange
-		x.Connection, x.Known = t.who.connection, t.who.known
-		x.Recorded, x.Outcome = t.who.recorded, t.who.outcome
+		x, who := t.exchange, t.who
+		x.Connection, x.Known = who.connection, who.known
+		x.Recorded, x.Outcome = who.recorded, who.outcome
 		if !x.Known {
 			w.counts.add(countUnnamed, 1)
 		}

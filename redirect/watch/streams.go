@@ -33,6 +33,7 @@ type streams struct {
 	// identify starts to find out who has the socket of a connection that nobody recorded.
 	identify func(client, imds netip.AddrPort, c redirect.Connection) *identity
 	tell     func(*Exchange, *identity) // gets each exchange once
+	meets    func(redirect.Connection)  // gets each caller that was recorded; optional
 	counts   *counts
 
 	all    map[streamKey]*list.Element
@@ -96,6 +97,9 @@ func (t *streams) begin(key streamKey, p *packet, opens bool) *stream {
 	c, known := p.connection(t.ownNetNS)
 	if known {
 		s.who = &identity{connection: c, known: true, recorded: true, outcome: p.Who.Outcome}
+		if t.meets != nil {
+			t.meets(c)
+		}
 	} else {
 		s.who = t.identify(s.client, s.imds, c)
 	}
