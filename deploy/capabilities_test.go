@@ -13,6 +13,8 @@ import (
 
 	"github.com/imds-bridge/imds-bridge/caller"
 	"github.com/imds-bridge/imds-bridge/redirect/hook"
+	"github.com/imds-bridge/imds-bridge/redirect/iptables"
+	"github.com/imds-bridge/imds-bridge/redirect/owner"
 )
 
 // needed is what the code says that it needs.
@@ -27,15 +29,19 @@ func TestServiceHasTheNeededCapabilities(t *testing.T) {
 	}
 }
 
-// What the unit promises besides: it is active once the hook is proven, a bridge that died is cleaned up
-// after, the maps of kernels before 5.11 fit, and no new privileges can be had.
+// What the unit promises besides: it is active once the hook is proven, a restart loses no call, a bridge
+// that died is cleaned up after and one that hangs started again, the maps of kernels before 5.11 fit, and
+// no new privileges can be had.
 func TestServiceKeepsItsPromises(t *testing.T) {
 	t.Parallel()
 	for setting, want := range map[string]string{
-		"Type":            "notify",
-		"ExecStopPost":    "-/usr/bin/imds-bridge cleanup",
-		"LimitMEMLOCK":    "infinity",
-		"NoNewPrivileges": "yes",
+		"Type":                   "notify",
+		"ExecStop":               "-+/usr/bin/imds-bridge prepare-restart",
+		"FileDescriptorStoreMax": "16",
+		"ExecStopPost":           "-/usr/bin/imds-bridge cleanup --keep-refusing",
+		"WatchdogSec":            "30",
+		"LimitMEMLOCK":           "infinity",
+		"NoNewPrivileges":        "yes",
 	} {
 		if got := strings.Join(serviceSetting(t, setting), " "); got != want {
 			t.Errorf("%s=%s, want %s", setting, got, want)
@@ -45,10 +51,19 @@ func TestServiceKeepsItsPromises(t *testing.T) {
 
 func TestReadersAreToldTheNeededCapabilities(t *testing.T) {
 	t.Parallel()
-	for _, page := range []string{"README.md", "../README.md"} {
-		named := sorted(regexp.MustCompile(`CAP_[A-Z_]+`).FindAllString(read(t, page), -1))
-		if got := slices.Compact(named); !slices.Equal(got, needed) {
-			t.Errorf("%s names %v, want %v", page, got, needed)
+	byRules := sorted(slices.Concat(iptables.Capabilities, owner.Capabilities, caller.Capabilities))
+	for _, c := range []struct {
+		page, line string // the first one that begins so
+		want       []string
+	}{
+		{"../README.md", "| `ebpf` |", needed},
+		{"../README.md", "| `iptables` |", byRules},
+	} {
+		_, after, found := strings.Cut(read(t, c.page), "\n"+c.line)
+		line, _, _ := strings.Cut(after, "\n")
+		named := sorted(regexp.MustCompile(`CAP_[A-Z_]+`).FindAllString(line, -1))
+		if got, want := slices.Compact(named), slices.Compact(c.want); !found || !slices.Equal(got, want) {
+			t.Errorf("%s, %s: names %v, want %v", c.page, c.line, got, want)
 		}
 	}
 }

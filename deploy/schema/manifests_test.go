@@ -15,6 +15,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	kubejson "sigs.k8s.io/json"
@@ -79,9 +80,20 @@ func checkDaemonSet(t *testing.T, set *appsv1.DaemonSet) {
 }
 
 // The SDK's own serializer is the judge: what it sends for the file must be the file.
-func TestECSTaskIsOfTheAPI(t *testing.T) {
+func TestECSTasksAreOfTheAPI(t *testing.T) {
 	t.Parallel()
-	file := read(t, "../ecs/daemon-task.json")
+	for _, name := range []string{"daemon-task", "sidecar-task"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			task := checkECSTask(t, read(t, "../ecs/"+name+".json"))
+			checkTask(t, task)
+			checkOrder(t, task)
+		})
+	}
+}
+
+func checkECSTask(t *testing.T, file string) *ecs.RegisterTaskDefinitionInput {
+	t.Helper()
 	decoder := json.NewDecoder(strings.NewReader(file))
 	decoder.DisallowUnknownFields()
 	var task ecs.RegisterTaskDefinitionInput
@@ -104,14 +116,16 @@ func TestECSTaskIsOfTheAPI(t *testing.T) {
 	if got, want := decode(t, sent), decode(t, file); !reflect.DeepEqual(got, want) {
 		t.Errorf("the SDK sends\n%v\nfor the file\n%v", got, want)
 	}
-	checkTask(t, &task)
+	return &task
 }
 
 // checkTask holds the words of the file against those that the API knows.
 func checkTask(t *testing.T, task *ecs.RegisterTaskDefinitionInput) {
 	t.Helper()
 	known(t, task.NetworkMode, task.NetworkMode.Values())
-	known(t, task.PidMode, task.PidMode.Values())
+	if task.PidMode != "" {
+		known(t, task.PidMode, task.PidMode.Values())
+	}
 	for _, compatibility := range task.RequiresCompatibilities {
 		known(t, compatibility, compatibility.Values())
 	}
@@ -128,10 +142,36 @@ func checkTask(t *testing.T, task *ecs.RegisterTaskDefinitionInput) {
 				t.Errorf("container %s mounts %s, which is no volume of the task", *container.Name, *mount.SourceVolume)
 			}
 		}
+		if container.LinuxParameters == nil {
+			continue
+		}
 		for _, capability := range container.LinuxParameters.Capabilities.Add {
 			// Which names the API takes is said in the comment of types.KernelCapabilities only.
 			if capability == "BPF" || capability == "PERFMON" {
 				t.Errorf("the API does not take the capability %s", capability)
+			}
+		}
+	}
+}
+
+// checkOrder looks at what containers wait for. The API takes a file that can never start.
+func checkOrder(t *testing.T, task *ecs.RegisterTaskDefinitionInput) {
+	t.Helper()
+	containers := map[string]types.ContainerDefinition{}
+	for _, container := range task.ContainerDefinitions {
+		containers[*container.Name] = container
+	}
+	for name, container := range containers {
+		for _, dependency := range container.DependsOn {
+			known(t, dependency.Condition, dependency.Condition.Values())
+			other, ok := containers[*dependency.ContainerName]
+			switch {
+			case !ok:
+				t.Errorf("%s waits for %s, which is none of the task's", name, *dependency.ContainerName)
+			case dependency.Condition == types.ContainerConditionHealthy && other.HealthCheck == nil:
+				t.Errorf("%s waits for the health of %s, which has no check", name, *other.Name)
+			case dependency.Condition == types.ContainerConditionSuccess && *other.Essential:
+				t.Errorf("%s waits for the end of %s, with which the task would end", name, *other.Name)
 			}
 		}
 	}
