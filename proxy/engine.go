@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/elazarl/goproxy"
@@ -215,6 +216,10 @@ func (e *exchange) send(r *http.Request, token string) (*http.Response, error) {
 		token:  token,
 		watch:  e.call.Decision.HopLimit,
 	})
+	if e.call.Decision.HopLimit && errors.Is(err, os.ErrDeadlineExceeded) {
+		// It may have died on its way to us, where hop limits are not read but enforced.
+		return nil, e.withhold()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -241,10 +246,14 @@ func (e *exchange) limitHops(resp *http.Response, received hopLimit) (*http.Resp
 		}
 		return resp, nil
 	}
-	// The answer would have died on the way: SDKs wait for it until they give up.
 	resp.Body.Close()
+	return nil, e.withhold()
+}
+
+// withhold is for an answer that would have died on the way: SDKs wait for it until they give up.
+func (e *exchange) withhold() error {
 	e.conn.hold(holdLimit)
-	return nil, errWithheld
+	return errWithheld
 }
 
 // answer turns what came of the call into what its caller gets.

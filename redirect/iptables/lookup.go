@@ -38,7 +38,7 @@ func (r *Redirector) Lookup(accepted net.Conn) (redirect.Connection, error) {
 	case err != nil:
 		r.counts.add(outcomeOf(err))
 		found.Original = original
-		found.OwnNetNS = found.OwnNetNS || arrivedOnLoopback(c)
+		found.OwnNetNS = found.OwnNetNS || arrivedOnLoopback(c) || owner.IsOwn(client.Addr())
 		found.Ambiguous = !found.OwnNetNS
 	case found.Ambiguous:
 		r.counts.add(outcomeAmbiguous)

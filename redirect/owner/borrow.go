@@ -101,7 +101,7 @@ func ask(fd int, client, server netip.AddrPort) (socket, bool) {
 	if err != nil {
 		return socket{}, false
 	}
-	to, mapped := addrPort(remote)
+	to, mapped := addressOf(remote)
 	if to != server {
 		return socket{}, false
 	}
@@ -109,7 +109,7 @@ func ask(fd int, client, server netip.AddrPort) (socket, bool) {
 	if err != nil {
 		return socket{}, false
 	}
-	if from, _ := addrPort(local); from != client {
+	if from, _ := addressOf(local); from != client {
 		return socket{}, false
 	}
 	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
@@ -123,8 +123,8 @@ func ask(fd int, client, server netip.AddrPort) (socket, bool) {
 	return socket{inode: uint32(st.Ino), uid: st.Uid, mapped: mapped}, true
 }
 
-// addrPort returns the address without its zone, and whether it is an IPv4 address written as an IPv6 one.
-func addrPort(sa unix.Sockaddr) (netip.AddrPort, bool) {
+// addressOf returns the address without its zone, and whether it is an IPv4 address written as an IPv6 one.
+func addressOf(sa unix.Sockaddr) (netip.AddrPort, bool) {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), false

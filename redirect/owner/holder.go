@@ -190,18 +190,41 @@ func (s *search) remember(who user, h holder) {
 }
 
 // ancestor goes up from a process for as long as the parent has the socket too. A process that is older
-// than its call got no socket from its parent: it is not asked for that one's descriptors.
+// than its call got no socket from its parent: that one is not asked for its descriptors.
 func (s *search) ancestor(h holder, link string) (holder, process, error) {
 	p, err := s.stat(h.pid)
 	for err == nil && p.ppid > 1 && s.age(p) < youth { // the first process opens no connections for others
-		fd, ok := s.descriptor(int(p.ppid), link, every, maxDescriptors)
+		parents, ok := s.parents(h, p, link)
 		if !ok {
 			break
 		}
-		h = holder{int(p.ppid), fd}
+		h = parents
 		p, err = s.stat(h.pid)
 	}
 	return h, p, err
+}
+
+// lineage is a process and its parent.
+type lineage struct {
+	pid     int
+	ppid    uint32
+	started time.Duration
+}
+
+// parents finds the socket among the parent's descriptors. It goes through them all for a process's first
+// call. A later one of a process that had its own socket then is by a socket of its own too, or by one
+// that was there at the fork: under the same number.
+func (s *search) parents(h holder, p process, link string) (holder, bool) {
+	key := lineage{h.pid, p.ppid, p.started}
+	if s.apart.Contains(key) {
+		same := holder{int(p.ppid), h.fd}
+		return same, s.holds(same, link)
+	}
+	fd, ok := s.descriptor(int(p.ppid), link, every, maxDescriptors)
+	if !ok {
+		s.apart.Add(key, struct{}{})
+	}
+	return holder{int(p.ppid), fd}, ok
 }
 
 // age is how long ago a process started.

@@ -66,8 +66,9 @@ type Finder struct {
 	others   *namespaces
 	hints    *lru.Cache[user, []holder]
 	known    *lru.Cache[identity, details]
-	stops    *lru.Cache[user, int] // where scans ran out of time
-	dear     atomic.Bool           // sockets cannot be borrowed
+	apart    *lru.Cache[lineage, struct{}] // who had a socket that the parent had not
+	stops    *lru.Cache[user, int]         // where scans ran out of time
+	dear     atomic.Bool                   // sockets cannot be borrowed
 	searches chan struct{}
 	scanning chan struct{}
 	// background are the searches under way, those too that nobody waits for any longer.
@@ -94,6 +95,9 @@ func New(o Options) (_ *Finder, err error) {
 		return nil, err
 	}
 	if f.known, err = lru.New[identity, details](maxHints); err != nil {
+		return nil, err
+	}
+	if f.apart, err = lru.New[lineage, struct{}](maxHints); err != nil {
 		return nil, err
 	}
 	if f.stops, err = lru.New[user, int](maxHints); err != nil {
@@ -220,8 +224,11 @@ func (s *search) socket(client, server netip.AddrPort) (socket, error) {
 		found.netns = s.netns
 		return found, nil
 	}
-	if !errors.Is(err, ErrNoSocket) || client.Addr().IsLoopback() {
+	if !errors.Is(err, ErrNoSocket) {
 		return socket{}, err
+	}
+	if IsOwn(client.Addr()) {
+		return socket{netns: s.netns}, err // nobody else has it: the caller has closed it
 	}
 	return s.others.find(s, client, server)
 }
