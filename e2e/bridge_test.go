@@ -124,9 +124,9 @@ func (b *bridge) stop(t *testing.T) {
 	select {
 	case <-b.exited:
 	case <-time.After(15 * time.Second):
-		_ = b.cmd.Process.Kill()
+		_ = b.cmd.Process.Signal(syscall.SIGQUIT) // it says where it is stuck
 		<-b.exited
-		t.Error("SIGTERM did not end the bridge")
+		t.Errorf("SIGTERM did not end the bridge; its goroutines:\n%s", strings.Join(b.log(), "\n"))
 		return
 	}
 	if status := b.cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signal() == syscall.SIGKILL {

@@ -48,14 +48,14 @@ var quietly = bridgeOptions{flags: []string{"--log.level=info"}}
 // redirectors are those that keep what is promised here, and how each is killed.
 var redirectors = []redirector{
 	// The kernel takes the hook away with the process: the next call is straight.
-	{name: "ebpf", kills: 100},
+	{name: "ebpf", kills: 100, stops: 20},
 	// Rules outlive it; the guard cuts their lifeline, and the kernel within a second where that is gone too.
-	{name: "iptables", kills: 3, untilKilled: 500 * time.Millisecond, untilRestarted: 3 * time.Second, lingers: 2 * time.Second},
+	{name: "iptables", kills: 3, stops: 5, untilKilled: 500 * time.Millisecond, untilRestarted: 3 * time.Second, lingers: 2 * time.Second},
 }
 
 type redirector struct {
 	name           string
-	kills          int           // in CI
+	kills, stops   int           // in CI
 	untilKilled    time.Duration // from the start, at least
 	untilRestarted time.Duration
 	lingers        time.Duration // after a death, until calls go straight
