@@ -38,8 +38,12 @@ type callCounts struct {
 
 const fewCalls = 20
 
-// callUntil makes calls of all kinds in turn, each on a connection of its own and with the patience of
-// an SDK, until in ends, and at least a few.
+// callPatience is longer than that of an SDK, which is a second: a restart, which keeps a call waiting for
+// a fifth of one, takes its time on a machine that runs other tests besides.
+const callPatience = 3 * time.Second
+
+// callUntil makes calls of all kinds in turn, each on a connection of its own, until in ends, and at
+// least a few.
 func callUntil(in io.Reader, kinds []string) (c callCounts) {
 	ended := make(chan struct{})
 	go func() {
@@ -88,7 +92,7 @@ func ask(method, path, name, value string) (string, error) {
 	if value != "" {
 		request.Header.Set(name, value)
 	}
-	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: callPatience, Transport: &http.Transport{DisableKeepAlives: true}}
 	answer, err := client.Do(request)
 	if err != nil {
 		return "", err

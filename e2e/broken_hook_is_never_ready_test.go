@@ -46,7 +46,7 @@ func TestBrokenHookIsNeverReady(t *testing.T) {
 		t.Errorf("%s, want exit code 1", b.cmd.ProcessState)
 	}
 	log := strings.Join(b.log(), "\n")
-	for _, want := range []string{"imds-bridge: self-check: ", i.Cgroup(), "firewall", "bpftool"} {
+	for _, want := range []string{"imds-bridge: self-check: ", i.Cgroup(), "firewall", "imds-bridge doctor"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("standard error does not say %q:\n%s", want, log)
 		}

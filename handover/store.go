@@ -61,13 +61,13 @@ func describe(s State) (*os.File, error) {
 	return f, nil
 }
 
-// Forget lets systemd drop its copies of what it keeps of s.
+// Forget lets systemd drop its copies of what it keeps of s, and waits until it has.
 func Forget(s State) error {
 	var errs []error
 	for _, name := range append(s.names(), stateFile) {
 		errs = append(errs, notify("FDSTOREREMOVE=1\nFDNAME="+name))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, barrier())...)
 }
 
 // Kept returns what systemd kept for this service, nil if that is nothing. It can be called once. What

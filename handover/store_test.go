@@ -93,7 +93,8 @@ func TestStoreGivesBackWhatItWasGiven(t *testing.T) {
 
 func TestStoreIsToldToForget(t *testing.T) {
 	socket, s := listenAsSystemd(t), left(t)
-	do(t, func() error { return Forget(s) })
+	forgotten := make(chan error)
+	go func() { forgotten <- Forget(s) }()
 	for _, name := range []string{"listen", "other", stateFile} {
 		text := make([]byte, 100)
 		n, err := socket.Read(text)
@@ -101,6 +102,10 @@ func TestStoreIsToldToForget(t *testing.T) {
 			t.Errorf("%q, %v, want %q", text[:n], err, want)
 		}
 	}
+	if !socket.answer() {
+		t.Error("systemd is not waited for")
+	}
+	do(t, func() error { return <-forgotten })
 }
 
 // Keep waits until systemd has read what it was given: it lets go of the file that comes last then.

@@ -23,7 +23,7 @@ type eyes struct {
 	callers  *caller.Reader
 	reporter *report.Reporter
 	why      policy.Reason // why a call that is seen was not decided
-	ownOnly  bool          // leave out other network namespaces, whose packets are redirected later on
+	only     uint32        // the one network namespace that is judged; 0 for all
 }
 
 // openEyes watches the cgroup.
@@ -33,7 +33,10 @@ func (b *bridge) openEyes() (err error) {
 	case redirectNone:
 		e.why = report.Watched
 	case redirectIPTables:
-		e.ownOnly = b.config.Redirect.Containers
+		// Packets of others are redirected after they were seen.
+		if e.only, err = redirect.OwnNetNS(); err != nil {
+			return err
+		}
 	}
 	o := watch.Options{
 		Cgroup: b.cgroup.Path,
@@ -53,13 +56,18 @@ func (b *bridge) openEyes() (err error) {
 }
 
 // owner finds who made a connection that is older than the bridge.
-func (e *eyes) owner(client, server netip.AddrPort, _ uint32) (redirect.Connection, error) {
+func (e *eyes) owner(client, server netip.AddrPort, netns uint32) (redirect.Connection, error) {
+	if e.passesOver(netns) {
+		return redirect.Connection{}, nil
+	}
 	return e.owners.Find(context.Background(), client, server)
 }
 
+func (e *eyes) passesOver(netns uint32) bool { return e.only != 0 && e.only != netns }
+
 // saw reports a call that was not the proxy's.
 func (e *eyes) saw(x watch.Exchange) {
-	if e.ownOnly && !x.Connection.OwnNetNS {
+	if e.passesOver(x.Connection.NetNS) {
 		return
 	}
 	call := &report.Call{

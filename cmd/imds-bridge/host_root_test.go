@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -122,7 +123,8 @@ func callIMDS(method, path, name, value string) (string, error) {
 // host is an instance whose metadata service requires tokens, and where bridges are started.
 type host struct {
 	*lab.Lab
-	dir string // the runtime directory
+	dir   string   // the runtime directory
+	enter []string // what bridges are started with: a command that executes its arguments
 }
 
 func newHost(t *testing.T) *host {
@@ -151,7 +153,7 @@ func newHost(t *testing.T) *host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return &host{l, dir}
+	return &host{Lab: l, dir: dir}
 }
 
 // begin begins a takeover from the bridge that runs.
@@ -176,7 +178,12 @@ type bridgeProcess struct {
 func (h *host) start(t *testing.T, flags ...string) *bridgeProcess {
 	t.Helper()
 	b := &bridgeProcess{ended: make(chan struct{})}
-	b.Cmd = exec.Command("/proc/self/exe", append([]string{"run", "--redirect.cgroup=" + h.Cgroup()}, flags...)...)
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := slices.Concat(h.enter, []string{program, "run", "--redirect.cgroup=" + h.Cgroup()}, flags)
+	b.Cmd = exec.Command(args[0], args[1:]...)
 	b.Env = []string{"RUNTIME_DIRECTORY=" + h.dir}
 	stderr, writer, err := os.Pipe()
 	if err != nil {

@@ -94,7 +94,7 @@ func takeOver(own handover.Terms, log *slog.Logger) (*predecessor, error) {
 
 // terms are what two bridges must agree about to share listeners and records.
 func terms(c config.Config, chosen choice) (handover.Terms, error) {
-	netns, err := ownNetNS()
+	netns, err := redirect.OwnNetNS()
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +103,7 @@ func terms(c config.Config, chosen choice) (handover.Terms, error) {
 		"fail":                   c.Fail,
 		"redirect.listen":        c.Redirect.Listen.String(),
 		"redirect.mark":          c.Redirect.Mark.String(),
-		"network namespace":      netns,
+		"network namespace":      strconv.FormatUint(uint64(netns), 10),
 		"version of the records": strconv.Itoa(hook.ContractVersion),
 	}
 	if c.Redirect.Listen6.IsValid() && redirect.HasIPv6() {

@@ -17,7 +17,7 @@ import (
 const (
 	// restartGrace is how long calls wait for a bridge that systemd restarts, before they go on
 	// without it.
-	restartGrace = 2 * time.Second
+	restartGrace = 3 * time.Second
 	// restartPatience is for what is under way when calls wait: most SDKs do so for a second.
 	restartPatience = 400 * time.Millisecond
 )

@@ -125,6 +125,9 @@ func (s *selfCheck) connect(ctx context.Context, fd int) error {
 		return s.wasSeen()
 	}
 	if err != nil {
+		if errors.Is(err, unix.EINPROGRESS) {
+			err = os.ErrDeadlineExceeded // as connect(2) says it
+		}
 		return fmt.Errorf("connect to IMDS: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, selfCheckPatience)

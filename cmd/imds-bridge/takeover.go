@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imds-bridge/imds-bridge/handover"
+	"github.com/imds-bridge/imds-bridge/redirect"
 	"github.com/imds-bridge/imds-bridge/redirect/hook"
 )
 
@@ -28,17 +28,8 @@ func controlPath() (string, error) {
 	if dir == "" {
 		dir = "/run/imds-bridge"
 	}
-	netns, err := ownNetNS()
-	return filepath.Join(dir, "control-"+netns+".sock"), err
-}
-
-// ownNetNS is the inode number of the bridge's network namespace.
-func ownNetNS() (string, error) {
-	var s unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/net", &s); err != nil {
-		return "", fmt.Errorf("read own network namespace: %w", err)
-	}
-	return strconv.FormatUint(s.Ino, 10), nil
+	netns, err := redirect.OwnNetNS()
+	return filepath.Join(dir, fmt.Sprintf("control-%d.sock", netns)), err
 }
 
 // takeOver proves this bridge in the place of the running one, for which calls wait a moment, and lets

@@ -4,8 +4,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -254,4 +256,66 @@ func TestOneOfTwoSuccessorsTakesOver(t *testing.T) {
 	if ready != 1 {
 		t.Errorf("%d bridges run", ready)
 	}
+}
+
+// Under fail: closed the hook is pinned, and goes from bridge to bridge by a change of its program.
+func TestTakeoverUnderFailClosed(t *testing.T) {
+	h := newHost(t)
+	h.mountBPF(t)
+	running := h.start(t, "--fail=closed")
+	running.isReady(t)
+	stop := h.calls(t)
+	for range 3 {
+		next := h.start(t, "--fail=closed", "--takeover")
+		next.isReady(t)
+		running.ends(t, exitOK)
+		running = next
+	}
+	// One that dies when it has paused the running bridge changes nothing.
+	takeover, err := h.begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(takeover.Pause(), takeover.Close(), takeover.State.Close()); err != nil {
+		t.Fatal(err)
+	}
+	running.says(t, "this bridge goes on")
+	h.expectServing(t)
+	expectAll(t, stop())
+
+	_ = running.Process.Kill()
+	<-running.ended
+	time.Sleep(time.Second)
+	if c := h.calls(t)(); c.Failed != c.Calls {
+		t.Errorf("without a bridge %d of %d calls succeed", c.Calls-c.Failed, c.Calls)
+	}
+	running = h.start(t, "--fail=closed", "--takeover")
+	running.isReady(t)
+	h.expectServing(t)
+}
+
+// mountBPF gives bridges a file system for pins that is gone with the test.
+func (h *host) mountBPF(t *testing.T) {
+	t.Helper()
+	holder := exec.Command("sh", "-c", "mount -t bpf bpf /sys/fs/bpf && echo && exec cat")
+	holder.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	in, err := holder.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := holder.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		_ = holder.Wait()
+	})
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatalf("mount a bpf file system: %v", err)
+	}
+	h.enter = []string{"nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", holder.Process.Pid), "--"}
 }

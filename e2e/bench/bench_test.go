@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestQuantilesOfKnownNumbers(t *testing.T) {
@@ -65,6 +67,36 @@ func TestReachSaysByHowMuchItIsMissed(t *testing.T) {
 	}
 	if r := newReach("hook", 100, 150, "ns"); r.Met || r.verdict() != "missed by 50 %" {
 		t.Errorf("%+v: %s", r, r.verdict())
+	}
+	if r := newReach("lost", 0, 3, "calls"); r.Met || r.verdict() != "missed" {
+		t.Errorf("%+v: %s", r, r.verdict())
+	}
+}
+
+// What a container's call takes without a bridge is not what the host's does.
+func TestAddedIsMeasuredAgainstTheSamePlace(t *testing.T) {
+	t.Parallel()
+	r := result{Comparison: &comparison{Rows: []row{
+		{Proxy: hostDirect, Connections: 1, P50: 10},
+		{Proxy: containerDirect, Connections: 1, P50: 15},
+		{Proxy: "bridge", Direct: hostDirect, Connections: 1, P50: 30},
+		{Proxy: "bridge, container", Direct: containerDirect, Connections: 1, P50: 40},
+	}}}
+	if host, box := r.added("bridge", 1), r.added("bridge, container", 1); host != 20 || box != 25 {
+		t.Errorf("added %d and %d, want 20 and 25", host, box)
+	}
+}
+
+func TestPacketThereAndBackIsTimed(t *testing.T) {
+	t.Parallel()
+	fd, err := loop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	got, err := byTurns(fd, fd, 2, pass)
+	if err != nil || got.Plain <= 0 || got.Seen != 2*batch {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

@@ -19,6 +19,13 @@ import (
 
 const adminAddr = "127.0.0.1:8255"
 
+// What brings calls to a bridge.
+const (
+	byHook  = "ebpf"
+	byRules = "iptables"
+	byNone  = "none" // it only watches
+)
+
 // bridge is the real binary, run as an operator runs it: v1 calls are upgraded, logged and traced.
 type bridge struct {
 	place    *place
@@ -31,7 +38,8 @@ type bridge struct {
 	ready    time.Time // when /readyz said so
 }
 
-func (p *place) bridge(program string) (_ *bridge, err error) {
+// bridge starts one. A place has no more than one at a time.
+func (p *place) bridge(program, redirector string) (_ *bridge, err error) {
 	b := &bridge{place: p, ended: make(chan error, 1), admin: &http.Client{
 		Timeout:   30 * time.Second,
 		Transport: &http.Transport{DialContext: p.lab.Host().DialContext, DisableKeepAlives: true},
@@ -43,7 +51,10 @@ func (p *place) bridge(program string) (_ *bridge, err error) {
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"run", "--redirect.cgroup=" + p.lab.Cgroup(), "--mode=upgrade", "--admin.listen=" + adminAddr}
+	args := []string{
+		"run", "--redirector=" + redirector, "--redirect.cgroup=" + p.lab.Cgroup(),
+		"--mode=upgrade", "--containers.v1=upgrade", "--admin.listen=" + adminAddr,
+	}
 	if !p.lab.HasIPv6() {
 		args = append(args, "--redirect.listen6=")
 	}
@@ -134,8 +145,19 @@ func (b *bridge) stop() error {
 	}
 }
 
-func (b *bridge) proxy() proxy {
-	return proxy{name: "bridge", addr: imdsAddr.String(), hooked: true, process: b.cmd.Process}
+// proxy is the bridge to callers on the host.
+func (b *bridge) proxy(name string) proxy {
+	return proxy{
+		name: name, addr: imdsAddr.String(), direct: hostDirect, atOnce: concurrency,
+		start: b.place.lab.Host().Start, process: b.cmd.Process, bridge: b,
+	}
+}
+
+// inContainer is the bridge to callers in the place's container, one call at a time.
+func (b *bridge) inContainer(name string) proxy {
+	x := b.proxy(name)
+	x.start, x.direct, x.atOnce = b.place.container.Start, containerDirect, []int{1}
+	return x
 }
 
 // takeLines counts the lines of calls in the log, and empties it.
@@ -148,14 +170,17 @@ func (b *bridge) takeLines() (lines int, err error) {
 }
 
 // dropped is how much telemetry was lost, as the bridge itself counts it.
-func (b *bridge) dropped() (sum float64, err error) {
+func (b *bridge) dropped() (float64, error) { return b.metric("imds_telemetry_dropped_total") }
+
+// metric is the sum of a metric over its attributes.
+func (b *bridge) metric(name string) (sum float64, err error) {
 	resp, err := b.admin.Get("http://" + adminAddr + "/metrics")
 	if err != nil {
 		return 0, fmt.Errorf("read the bridge's metrics: %w", err)
 	}
 	defer resp.Body.Close()
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if !strings.HasPrefix(lines.Text(), "imds_telemetry_dropped_total{") {
+		if rest, ok := strings.CutPrefix(lines.Text(), name); !ok || !strings.HasPrefix(rest, "{") && !strings.HasPrefix(rest, " ") {
 			continue
 		}
 		fields := strings.Fields(lines.Text())

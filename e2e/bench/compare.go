@@ -2,8 +2,7 @@ package main
 
 import (
 	"fmt"
-	"os/exec"
-	"path/filepath"
+	"os"
 	"slices"
 	"time"
 )
@@ -14,15 +13,23 @@ var concurrency = []int{1, 32}
 // settle is how long after a slice of load its log lines and spans are still under way.
 const settle = 150 * time.Millisecond
 
+// Names of calls without a proxy.
+const (
+	hostDirect      = "direct"
+	containerDirect = "direct, container"
+)
+
 // row is one line of the comparison: medians over the rounds.
 type row struct {
 	Proxy       string
+	Direct      string // the proxy of the row that it is measured against; "" for such a row itself
 	Connections int
 	P50         time.Duration
 	P90         time.Duration
 	P99         time.Duration
 	Rate        float64       // calls a second
 	CPU         time.Duration // of the proxy, for one call
+	Wrong       int           // calls of all rounds that got another answer than they should
 	Spread      float64       // largest p50 of a round by the smallest: the noise of the machine
 }
 
@@ -36,9 +43,9 @@ type memory struct {
 type comparison struct {
 	Rows    []row
 	Memory  []memory
-	Calls   int // that the bridge served
-	Lines   int // that it wrote of them
-	Dropped int // spans and lines that it lost, by its own count
+	Calls   int // that the bridges served
+	Lines   int // that they wrote of them
+	Dropped int // spans and lines that they lost, by their own count
 }
 
 // slice is one proxy under one load in one round.
@@ -54,9 +61,10 @@ type series struct {
 
 // compare puts the same load on every proxy in turn, round by round, so that what else happens on
 // the machine falls on all alike.
-func (p *place) compare(proxies []proxy, b *bridge, o options) (*comparison, error) {
+func (p *place) compare(proxies []proxy, o options) (*comparison, error) {
 	c := &comparison{}
-	for _, x := range proxies {
+	each := servers(proxies)
+	for _, x := range each {
 		bytes, err := resident(family(x.process))
 		if err != nil {
 			return nil, err
@@ -68,21 +76,19 @@ func (p *place) compare(proxies []proxy, b *bridge, o options) (*comparison, err
 		note("round %d of %d", round+1, o.rounds)
 		for i := range proxies {
 			x := proxies[(round+i)%len(proxies)]
-			for _, n := range concurrency {
+			for _, n := range x.atOnce {
 				s, err := p.slice(x, n, o.slice)
 				if err != nil {
-					return nil, fmt.Errorf("%s, %d at once: %w", x.name, n, err)
+					return nil, fmt.Errorf("%s, %d at once: %w%s", x.name, n, err, x.lastLine())
 				}
 				seen[series{x.name, n}] = append(seen[series{x.name, n}], s)
-				if x.hooked {
-					if err := c.account(b, s); err != nil {
-						return nil, err
-					}
+				if err := c.account(x.bridge, s); err != nil {
+					return nil, err
 				}
 			}
 		}
 	}
-	for i, x := range proxies {
+	for i, x := range each {
 		bytes, err := resident(family(x.process))
 		if err != nil {
 			return nil, err
@@ -91,12 +97,34 @@ func (p *place) compare(proxies []proxy, b *bridge, o options) (*comparison, err
 	}
 	for _, n := range concurrency {
 		for _, x := range proxies {
-			c.Rows = append(c.Rows, summarize(series{x.name, n}, seen[series{x.name, n}]))
+			if slices.Contains(x.atOnce, n) {
+				c.Rows = append(c.Rows, summarize(x, n, seen[series{x.name, n}]))
+			}
 		}
 	}
-	dropped, err := b.dropped()
-	c.Dropped = int(dropped)
-	return c, err
+	for _, x := range each {
+		if x.bridge == nil {
+			continue
+		}
+		dropped, err := x.bridge.dropped()
+		if err != nil {
+			return nil, err
+		}
+		c.Dropped += int(dropped)
+	}
+	return c, nil
+}
+
+// servers are the proxies with a process, once each: a bridge serves the host and its containers.
+func servers(proxies []proxy) (each []proxy) {
+	seen := map[*os.Process]bool{nil: true}
+	for _, x := range proxies {
+		if !seen[x.process] {
+			seen[x.process] = true
+			each = append(each, x)
+		}
+	}
+	return each
 }
 
 // slice loads one proxy.
@@ -122,35 +150,42 @@ func (p *place) slice(x proxy, connections int, lasting time.Duration) (s slice,
 
 // load runs a client in a process of its own.
 func (p *place) load(x proxy, connections int, lasting time.Duration) (l load, err error) {
-	var start func(*exec.Cmd) error = p.lab.Host().StartOutside
-	if x.hooked {
-		start = p.lab.Host().Start
-	}
-	err = p.role(start, &l, "load", "-to", x.addr, fmt.Sprintf("-token=%t", x.token),
+	err = p.role(x.start, &l, "load", "-to", x.addr, fmt.Sprintf("-token=%t", x.token),
 		fmt.Sprintf("-connections=%d", connections), fmt.Sprintf("-for=%s", lasting))
 	return l, err
 }
 
-// account keeps the books of what the bridge did beside answering.
+// account keeps the books of what a bridge did beside answering.
 func (c *comparison) account(b *bridge, s slice) error {
+	if b == nil {
+		return nil
+	}
 	lines, err := b.takeLines()
 	c.Calls += s.Calls
 	c.Lines += lines
 	return err
 }
 
-func summarize(key series, seen []slice) row {
+func summarize(x proxy, connections int, seen []slice) row {
 	of := func(f func(slice) time.Duration) time.Duration { return medianOf(seen, f) }
 	p50 := func(s slice) time.Duration { return s.P50 }
 	return row{
-		Proxy: key.proxy, Connections: key.connections,
+		Proxy: x.name, Direct: x.direct, Connections: connections,
 		P50:    of(p50),
 		P90:    of(func(s slice) time.Duration { return s.P90 }),
 		P99:    of(func(s slice) time.Duration { return s.P99 }),
 		CPU:    of(func(s slice) time.Duration { return s.cpu }),
 		Rate:   medianOf(seen, func(s slice) float64 { return s.Rate }),
+		Wrong:  wrong(seen),
 		Spread: spread(seen, p50),
 	}
+}
+
+func wrong(items []slice) (n int) {
+	for _, s := range items {
+		n += s.Wrong
+	}
+	return n
 }
 
 func medianOf[S any, T float64 | time.Duration](items []S, f func(S) T) T {
@@ -169,15 +204,15 @@ func spread(items []slice, f func(slice) time.Duration) float64 {
 	return float64(slices.Max(values)) / float64(slices.Min(values))
 }
 
-// profileUnderLoad keeps profiles of the bridge while it serves.
-func (p *place) profileUnderLoad(b *bridge, dir string) error {
-	note("profile")
+// profileUnderLoad keeps profiles of a bridge while it serves.
+func (p *place) profileUnderLoad(b *bridge, connections int, prefix string) error {
+	note("profile %s", prefix)
 	loaded := make(chan error, 1)
 	go func() {
-		_, err := p.load(b.proxy(), concurrency[len(concurrency)-1], 6*time.Second)
+		_, err := p.load(b.proxy("bridge"), connections, 6*time.Second)
 		loaded <- err
 	}()
-	err := b.profile("profile?seconds=5", filepath.Join(dir, "bench-cpu.pprof"))
+	err := b.profile("profile?seconds=5", prefix+"-cpu.pprof")
 	if err != nil {
 		return err
 	}
@@ -188,5 +223,5 @@ func (p *place) profileUnderLoad(b *bridge, dir string) error {
 	if err != nil {
 		return err
 	}
-	return b.profile("allocs", filepath.Join(dir, "bench-allocs.pprof"))
+	return b.profile("allocs", prefix+"-allocs.pprof")
 }

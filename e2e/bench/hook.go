@@ -7,11 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"runtime"
-	"runtime/debug"
-	"slices"
-	"strconv"
 	"time"
 	"unsafe"
 
@@ -20,31 +15,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A socket belongs to the cgroup in which it was made. So one process, on one CPU, can hold a
-// socket that the hook sees and one that it does not, and time the same connect() on both by turns.
-
-// batch is how many connects of one socket are timed before it is the other's turn.
-const batch = 100
-
-// connects is what one connect() to an address that is not IMDS takes.
-type connects struct {
-	Plain time.Duration // out of the hook's sight
-	Added time.Duration // in its sight, on top of that: median of the differences between batches
-	Seen  int           // connects in the hook's sight
-}
-
 // hookCost is what the hook adds to a connect() that is not its business.
 type hookCost struct {
-	TCP, UDP connects
+	TCP, UDP turns
 	// Programs are the kernel's own figures for a TCP connect(), with two clock reads in each run.
 	Programs []programCost
 }
 
-// programCost is what one program of the hook takes.
+// programCost is what one program takes.
 type programCost struct {
-	Name       string
-	PerConnect float64 // runs
-	Run        time.Duration
+	Name string
+	Runs float64 // for one connect() or packet
+	Run  time.Duration
 }
 
 func (p *place) hookCost() (h hookCost, err error) {
@@ -55,17 +37,19 @@ func (p *place) hookCost() (h hookCost, err error) {
 	if h.UDP, err = p.connects("udp", 2000); err != nil {
 		return h, err
 	}
-	h.Programs, err = p.programCosts()
+	h.Programs, err = p.programCosts([]ebpf.AttachType{
+		ebpf.AttachCGroupInet4Connect, ebpf.AttachCGroupSockOps, ebpf.AttachCGroupInetEgress, ebpf.AttachCGroupInetIngress,
+	}, func() (turns, error) { return p.connects("tcp", 200) })
 	return h, err
 }
 
-func (p *place) connects(network string, batches int) (c connects, err error) {
+func (p *place) connects(network string, batches int) (c turns, err error) {
 	err = p.role(p.lab.Host().StartOutside, &c, "connects", "-network", network, "-cgroup", p.lab.Cgroup(), fmt.Sprintf("-batches=%d", batches))
 	return c, err
 }
 
-// programCosts has the kernel count what the programs take.
-func (p *place) programCosts() (costs []programCost, err error) {
+// programCosts has the kernel count what the programs at some places take under a load.
+func (p *place) programCosts(where []ebpf.AttachType, load func() (turns, error)) (costs []programCost, err error) {
 	cgroup, err := os.Open(p.lab.Cgroup())
 	if err != nil {
 		return nil, fmt.Errorf("open cgroup: %w", err)
@@ -76,12 +60,11 @@ func (p *place) programCosts() (costs []programCost, err error) {
 		return nil, fmt.Errorf("have the kernel time its programs: %w", err)
 	}
 	defer func() { err = errors.Join(err, counting.Close()) }()
-	where := []ebpf.AttachType{ebpf.AttachCGroupInet4Connect, ebpf.AttachCGroupSockOps}
 	before, err := programStats(cgroup, where)
 	if err != nil {
 		return nil, err
 	}
-	seen, err := p.connects("tcp", 200)
+	t, err := load()
 	if err != nil {
 		return nil, err
 	}
@@ -92,12 +75,20 @@ func (p *place) programCosts() (costs []programCost, err error) {
 	for i := range where {
 		runs := after[i].RunCount - before[i].RunCount
 		costs = append(costs, programCost{
-			Name:       where[i].String(),
-			PerConnect: float64(runs) / float64(seen.Seen),
-			Run:        (after[i].Runtime - before[i].Runtime) / time.Duration(max(runs, 1)),
+			Name: name(where[i]),
+			Runs: float64(runs) / float64(t.Seen),
+			Run:  (after[i].Runtime - before[i].Runtime) / time.Duration(max(runs, 1)),
 		})
 	}
 	return costs, nil
+}
+
+// name is the place's. The library takes the first one's number for that of none.
+func name(attach ebpf.AttachType) string {
+	if attach == ebpf.AttachCGroupInetIngress {
+		return "CGroupInetIngress"
+	}
+	return attach.String()
 }
 
 // programStats are those of the first program at each place.
@@ -130,11 +121,6 @@ func connectsRole(args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	debug.SetGCPercent(-1)
-	runtime.LockOSThread()
-	if err := pin(); err != nil {
-		return err
-	}
 	kind := unix.SOCK_STREAM
 	if *network == "udp" {
 		kind = unix.SOCK_DGRAM
@@ -143,40 +129,21 @@ func connectsRole(args []string) error {
 	if err != nil {
 		return err
 	}
-	plain, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
+	plain, hooked, err := pair(*cgroup, func() (int, error) {
+		fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return -1, fmt.Errorf("make a socket: %w", err)
+		}
+		return fd, nil
+	})
 	if err != nil {
-		return fmt.Errorf("make a socket: %w", err)
+		return err
 	}
-	if err := os.WriteFile(filepath.Join(*cgroup, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
-		return fmt.Errorf("go into the hook's sight: %w", err)
-	}
-	hooked, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("make a socket: %w", err)
-	}
-	c, err := t.compare(plain, hooked, *batches)
+	c, err := byTurns(plain, hooked, *batches, t.time)
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(c)
-}
-
-// pin keeps the thread on one of its CPUs.
-func pin() error {
-	var allowed, one unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
-		return fmt.Errorf("find the CPUs: %w", err)
-	}
-	for cpu := range runtime.NumCPU() {
-		if allowed.IsSet(cpu) {
-			one.Set(cpu)
-			break
-		}
-	}
-	if err := unix.SchedSetaffinity(0, &one); err != nil {
-		return fmt.Errorf("stay on one CPU: %w", err)
-	}
-	return nil
 }
 
 // target is what the sockets connect to: a port of this machine.
@@ -207,40 +174,15 @@ func newTarget(kind int) (target, error) {
 	return target{name.(*unix.SockaddrInet4), l}, nil
 }
 
-func (t target) compare(plain, hooked, batches int) (c connects, err error) {
-	var plains, added []time.Duration
-	for i := range batches {
-		took := map[int]time.Duration{}
-		order := []int{plain, hooked}
-		if i%2 == 1 {
-			slices.Reverse(order)
-		}
-		for _, fd := range order {
-			if took[fd], err = t.time(fd); err != nil {
-				return c, err
-			}
-		}
-		plains, added = append(plains, took[plain]), append(added, took[hooked]-took[plain])
-	}
-	return connects{Plain: median(plains), Added: median(added), Seen: batches * batch}, nil
-}
-
-// time is the median of a batch of connects. Between two of them the socket is taken apart again,
-// which is not timed.
+// time is what a connect takes. Then the socket is taken apart again, which is not timed.
 func (t target) time(fd int) (time.Duration, error) {
-	var times [batch]time.Duration
-	for i := range times {
-		start := time.Now()
-		err := unix.Connect(fd, t.addr)
-		times[i] = time.Since(start)
-		if err != nil {
-			return 0, fmt.Errorf("connect: %w", err)
-		}
-		if err := t.reset(fd); err != nil {
-			return 0, err
-		}
+	start := time.Now()
+	err := unix.Connect(fd, t.addr)
+	took := time.Since(start)
+	if err != nil {
+		return 0, fmt.Errorf("connect: %w", err)
 	}
-	return median(times[:]), nil
+	return took, t.reset(fd)
 }
 
 // reset leaves fd as it was before it connected: connect(2), AF_UNSPEC.

@@ -35,7 +35,7 @@ type identity struct {
 // identity measures a bridge that knows nobody yet.
 func (p *place) identity(direct proxy, o options) (_ *identity, err error) {
 	note("%d callers", o.callers)
-	b, err := p.bridge(o.bridge)
+	b, err := p.bridge(o.bridge, byHook)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (p *place) known(direct proxy, b *bridge, o options) (all, added time.Durat
 		if err != nil {
 			return 0, 0, err
 		}
-		l, err := p.load(b.proxy(), 1, o.slice)
+		l, err := p.load(b.proxy("bridge"), 1, o.slice)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -139,20 +139,20 @@ func callersRole(args []string) error {
 // callRole makes two calls, as a short-lived process that knows nothing of tokens.
 func callRole([]string) error {
 	for range 2 {
-		if err := callOnce(); err != nil {
+		if err := callOnce(v1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func callOnce() error {
+func callOnce(request []byte) error {
 	fd, err := dial(socketAddr(imdsAddr))
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if _, err := unix.Write(fd, v1); err != nil {
+	if _, err := unix.Write(fd, request); err != nil {
 		return fmt.Errorf("send a request: %w", err)
 	}
 	var buf [1024]byte

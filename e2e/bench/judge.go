@@ -22,6 +22,9 @@ func (r reach) verdict() string {
 	if r.Met {
 		return "met"
 	}
+	if r.Limit == 0 {
+		return "missed"
+	}
 	return fmt.Sprintf("missed by %.0f %%", 100*(r.Got/r.Limit-1))
 }
 
@@ -32,10 +35,19 @@ func (r *result) judge() (all []reach) {
 			newReach(fmt.Sprintf("added p50 at %d, by nginx's", n), 1.5, r.addedRatio("bridge", n), "×"),
 			newReach(fmt.Sprintf("CPU per call at %d, by nginx's", n), 1.5, r.cpuRatio("bridge", n), "×"))
 	}
-	i := r.Identity
+	i, w := r.Identity, r.Watch
+	all = append(all,
+		newReach("added p50 at 1 by iptables, by the hook's", 1.3, ratio(r.added("bridge, iptables", 1), r.added("bridge", 1)), "×"),
+		newReach("the same from a container", 1.3, ratio(r.added("bridge, iptables, container", 1), r.added("bridge, container", 1)), "×"),
+		newReach("watch on a packet elsewhere, sent and received", 200, float64(w.Packet.Added), "ns"),
+		newReach(fmt.Sprintf("calls that the watch missed, of %d at %.0f a second", w.Made, w.Rate), 0, float64(w.Made-w.Seen), "calls"),
+		newReach("events that it lost at that", 0, float64(w.Lost), "events"))
+	for _, p := range w.Programs {
+		all = append(all, newReach("watch on a packet elsewhere, program at "+p.Name, 200, float64(p.Run), "ns"))
+	}
 	return append(all,
 		newReach("hook on connect() elsewhere: connect hook alone (UDP)", 100, float64(r.Hook.UDP.Added), "ns"),
-		newReach("hook on connect() elsewhere: with sockops (TCP)", 100, float64(r.Hook.TCP.Added), "ns"),
+		newReach("hook on connect() elsewhere: with sockops, and the watch (TCP)", 100, float64(r.Hook.TCP.Added), "ns"),
 		newReach("resident set at rest", 32, float64(r.memoryOf("bridge").AtRest)/(1<<20), "MiB"),
 		newReach("start to ready", 300, milliseconds(max(r.Starting.Ready, r.Starting.Notice)), "ms"),
 		newReach(fmt.Sprintf("added p50 of a known caller, with %d known by alone", i.Callers), 1.1, ratio(i.AddedMany, i.AddedFew), "×"),
@@ -61,9 +73,10 @@ func (r *result) memoryOf(proxy string) memory {
 	return memory{}
 }
 
-// added is what a proxy adds to the p50 of a direct call.
+// added is what a proxy adds to the p50 of a direct call from the same place.
 func (r *result) added(proxy string, connections int) time.Duration {
-	return r.row(proxy, connections).P50 - r.row("direct", connections).P50
+	with := r.row(proxy, connections)
+	return with.P50 - r.row(with.Direct, connections).P50
 }
 
 func (r *result) addedRatio(proxy string, connections int) float64 {

@@ -15,8 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// warmup is how many calls of a client are made before those that are timed.
-const warmup = 200
+const (
+	// warmup is how many calls of a client are made before those that are timed.
+	warmup = 200
+	// maxWrong is how many of a client's calls may get another answer than they should.
+	maxWrong = 20
+)
 
 // load is what one client saw in one slice.
 type load struct {
@@ -25,6 +29,7 @@ type load struct {
 	P90   time.Duration
 	P99   time.Duration
 	Rate  float64 // calls a second
+	Wrong int     // calls that got another answer; not timed
 }
 
 // client calls over a fixed number of connections at once, each for one call, from one thread.
@@ -34,6 +39,7 @@ type client struct {
 	epoll   int
 	slots   []slot
 	ended   int             // calls whose answer is whole
+	wrong   int             // calls that ended with another answer
 	open    int             // connections
 	last    bool            // no further call is to be made
 	times   []time.Duration // of the ended calls
@@ -104,7 +110,7 @@ func (c *client) run(lasting time.Duration) (l load, err error) {
 	}
 	c.last = true
 	err = c.until(func() bool { return c.open == 0 })
-	l.Calls = c.ended
+	l.Calls, l.Wrong = c.ended+c.wrong, c.wrong
 	return l, err
 }
 
@@ -160,7 +166,10 @@ func (c *client) read(i int) error {
 	}
 	if n == 0 {
 		if !s.done {
-			return fmt.Errorf("the connection ended after %q", s.buf[:s.n])
+			c.wrong++
+		}
+		if c.wrong > maxWrong {
+			return fmt.Errorf("%d wrong answers, the last is %q", c.wrong, s.buf[:s.n])
 		}
 		unix.Close(s.fd)
 		c.open--

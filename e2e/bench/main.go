@@ -15,7 +15,7 @@ import (
 )
 
 // patience bounds a whole run.
-const patience = 5 * time.Minute
+const patience = 10 * time.Minute
 
 // roles are what this program does in processes of its own, in the namespaces of a lab.
 var roles = map[string]func(args []string) error{
@@ -25,6 +25,8 @@ var roles = map[string]func(args []string) error{
 	"call":     callRole,
 	"callers":  callersRole,
 	"connects": connectsRole,
+	"packets":  packetsRole,
+	"paced":    pacedRole,
 }
 
 func main() {
@@ -68,7 +70,7 @@ type options struct {
 	starts  int
 	json    string // file to write the result to; "" for none
 	page    string // file whose table is replaced; "" for none
-	profile string // directory for profiles of the bridge; "" for none
+	profile string // directory for profiles of the bridges; "" for none
 }
 
 func parse(args []string) (o options, err error) {
@@ -80,7 +82,7 @@ func parse(args []string) (o options, err error) {
 	f.IntVar(&o.starts, "starts", 11, "starts of the bridge")
 	f.StringVar(&o.json, "json", "", "write all figures to `file`")
 	f.StringVar(&o.page, "page", "", "replace the table in this Markdown `file`")
-	f.StringVar(&o.profile, "profile", "", "write profiles of the bridge under load to `directory`")
+	f.StringVar(&o.profile, "profile", "", "write profiles of the bridges under load to `directory`")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

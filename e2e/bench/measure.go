@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +22,7 @@ type result struct {
 	Machine    machine
 	Comparison *comparison
 	Hook       hookCost
+	Watch      watchCost
 	Starting   starting
 	Identity   *identity
 	Reach      []reach
@@ -49,8 +52,11 @@ func measure(ctx context.Context, o options) (r *result, err error) {
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
 
-	direct := proxy{name: "direct", addr: imdsAddr.String(), token: true}
+	direct := p.direct()
 	if err := r.sideBySide(p, direct, o); err != nil {
+		return nil, err
+	}
+	if r.Watch, err = p.watchCost(o); err != nil {
 		return nil, err
 	}
 	if r.Starting, err = p.starting(o); err != nil {
@@ -64,7 +70,8 @@ func measure(ctx context.Context, o options) (r *result, err error) {
 	return r, nil
 }
 
-// sideBySide measures what one running bridge can show.
+// sideBySide measures what running bridges can show. The one with rules has a place of its own: they are
+// for all of a host, and would redirect the calls of the others.
 func (r *result) sideBySide(p *place, direct proxy, o options) (err error) {
 	nginx, err := p.nginx()
 	if err != nil {
@@ -74,24 +81,50 @@ func (r *result) sideBySide(p *place, direct proxy, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	b, err := p.bridge(o.bridge)
+	hook, err := p.bridge(o.bridge, byHook)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.stop()) }()
+	defer func() { err = errors.Join(err, hook.stop()) }()
+	other, err := newPlace(p.ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, other.close()) }()
+	rules, err := other.bridge(o.bridge, byRules)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rules.stop()) }()
 	if err := p.pause(time.Second); err != nil { // at rest
 		return err
 	}
-	if r.Comparison, err = p.compare([]proxy{direct, nginx, haproxy, b.proxy()}, b, o); err != nil {
+	if r.Comparison, err = p.compare([]proxy{
+		direct, nginx, haproxy, hook.proxy("bridge"), rules.proxy("bridge, iptables"), p.directInContainer(),
+		hook.inContainer("bridge, container"), rules.inContainer("bridge, iptables, container"),
+	}, o); err != nil {
 		return err
 	}
 	if r.Hook, err = p.hookCost(); err != nil {
 		return err
 	}
-	if o.profile != "" {
-		return p.profileUnderLoad(b, o.profile)
+	if o.profile == "" {
+		return nil
 	}
-	return nil
+	if err := p.profileUnderLoad(hook, slices.Max(concurrency), filepath.Join(o.profile, "bench")); err != nil {
+		return err
+	}
+	return p.profileUnderLoad(rules, 1, filepath.Join(o.profile, "bench-iptables"))
+}
+
+// direct is a call from the host without any proxy.
+func (p *place) direct() proxy {
+	return proxy{name: hostDirect, addr: imdsAddr.String(), token: true, atOnce: concurrency, start: p.lab.Host().StartOutside}
+}
+
+// directInContainer is one from the container, which the host forwards.
+func (p *place) directInContainer() proxy {
+	return proxy{name: containerDirect, addr: imdsAddr.String(), token: true, atOnce: []int{1}, start: p.container.StartOutside}
 }
 
 func describe(o options) (m machine, err error) {

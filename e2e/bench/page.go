@@ -45,8 +45,8 @@ func (r *result) markdown() string {
 		r.Date, r.Took, m.CPU, m.Cores, m.Kernel, m.Load, strings.Join(m.Programs, ", "))
 	b.WriteString(r.rows().text())
 	c := r.Comparison
-	fmt.Fprintf(&b, "\nThe bridge served %d calls, wrote %d log lines, and lost %d spans and lines.\n", c.Calls, c.Lines, c.Dropped)
-	b.WriteString("Noise: the largest p50 of a round divided by the smallest.\n\n")
+	fmt.Fprintf(&b, "\nThe bridges served %d calls, wrote %d log lines, and lost %d spans and lines.\n", c.Calls, c.Lines, c.Dropped)
+	b.WriteString("Wrong: calls of all rounds that got another answer than they should. Noise: the largest p50 of a round divided by the smallest.\n\n")
 	b.WriteString(r.others().text())
 	b.WriteString("\n")
 	b.WriteString(r.reached().text())
@@ -54,17 +54,20 @@ func (r *result) markdown() string {
 }
 
 func (r *result) rows() table {
-	t := table{{"calls at once", "", "p50 µs", "p90 µs", "p99 µs", "added p50 µs", "by nginx's", "calls/s", "CPU/call µs", "by nginx's", "noise"}}
+	t := table{{"calls at once", "", "p50 µs", "p90 µs", "p99 µs", "added p50 µs", "by nginx's", "calls/s", "CPU/call µs", "by nginx's", "wrong", "noise"}}
 	for _, w := range r.Comparison.Rows {
 		added, addedRatio, cpu, cpuRatio := "", "", "", ""
-		if w.Proxy != "direct" {
-			added, addedRatio = number(microseconds(r.added(w.Proxy, w.Connections))), fmt.Sprintf("%.2f", r.addedRatio(w.Proxy, w.Connections))
-			cpu, cpuRatio = number(microseconds(w.CPU)), fmt.Sprintf("%.2f", r.cpuRatio(w.Proxy, w.Connections))
+		if w.Direct != "" {
+			added, cpu = number(microseconds(r.added(w.Proxy, w.Connections))), number(microseconds(w.CPU))
+		}
+		if w.Direct == hostDirect { // as nginx is
+			addedRatio = fmt.Sprintf("%.2f", r.addedRatio(w.Proxy, w.Connections))
+			cpuRatio = fmt.Sprintf("%.2f", r.cpuRatio(w.Proxy, w.Connections))
 		}
 		t = append(t, []string{
 			fmt.Sprint(w.Connections), w.Proxy,
 			number(microseconds(w.P50)), number(microseconds(w.P90)), number(microseconds(w.P99)), added, addedRatio,
-			number(w.Rate), cpu, cpuRatio, fmt.Sprintf("%.2f", w.Spread),
+			number(w.Rate), cpu, cpuRatio, fmt.Sprint(w.Wrong), fmt.Sprintf("%.2f", w.Spread),
 		})
 	}
 	return t
@@ -82,8 +85,14 @@ func (r *result) others() table {
 	add("TCP connect() to another address", "%d ns, with the hook %+d ns", h.TCP.Plain, h.TCP.Added)
 	add("UDP connect() to another address", "%d ns, with the hook %+d ns", h.UDP.Plain, h.UDP.Added)
 	for _, p := range h.Programs {
-		add("program at "+p.Name, "%.1f runs a TCP connect(), %d ns each by the kernel's own count", p.PerConnect, p.Run)
+		add("program at "+p.Name, "%.1f runs a TCP connect(), %d ns each by the kernel's own count", p.Runs, p.Run)
 	}
+	w := r.Watch
+	add("UDP packet to another address", "%d ns to send and receive, with the watch %+d ns: %.3f times as long", w.Packet.Plain, w.Packet.Added, w.Packet.ratio())
+	for _, p := range w.Programs {
+		add("watch alone, program at "+p.Name, "%.1f runs a UDP packet, %d ns each by the kernel's own count", p.Runs, p.Run)
+	}
+	add("calls that are only watched", "%d of %d at %.0f a second seen, %d unnamed, %d events lost", w.Seen, w.Made, w.Rate, w.Unnamed, w.Lost)
 	s := r.Starting
 	add("start to ready", "%.0f ms to /readyz, %.0f ms to sd_notify; median of %d", milliseconds(s.Ready), milliseconds(s.Notice), s.Starts)
 	i := r.Identity

@@ -22,6 +22,8 @@ type place struct {
 	lab  *lab.Lab
 	self string // this program
 	dir  string // scratch
+	// container is one beside the host.
+	container *lab.Namespace
 }
 
 func newPlace(ctx context.Context) (_ *place, err error) {
@@ -41,6 +43,9 @@ func newPlace(ctx context.Context) (_ *place, err error) {
 		return nil, err
 	}
 	if p.lab, err = lab.New(lab.Options{}); err != nil {
+		return nil, err
+	}
+	if p.container, err = p.lab.AddContainer("container"); err != nil {
 		return nil, err
 	}
 	if _, err := p.serve(p.lab.IMDS().StartOutside, imdsAddr.String(), p.self, "upstream"); err != nil {

@@ -60,10 +60,21 @@ backend imds
 // proxy is what a client calls.
 type proxy struct {
 	name    string
-	addr    string // that the client dials
-	token   bool   // the client sends the token itself
-	hooked  bool   // the client is in the hook's sight
+	addr    string                // that the client dials
+	token   bool                  // the client sends the token itself
+	start   func(*exec.Cmd) error // starts a client where it is to call from
+	direct  string                // the name of the same call without a proxy; "" for that itself
+	atOnce  []int                 // how many calls a client has under way at once
 	process *os.Process
+	bridge  *bridge // nil for what others made
+}
+
+// lastLine is what a bridge logged last, in brackets.
+func (x proxy) lastLine() string {
+	if x.bridge == nil {
+		return ""
+	}
+	return " (" + x.bridge.lastLine() + ")"
 }
 
 func (p *place) nginx() (proxy, error) {
@@ -90,7 +101,10 @@ func (p *place) common(name, config string, args ...string) (proxy, error) {
 		return proxy{}, fmt.Errorf("configure %s: %w", name, err)
 	}
 	process, err := p.serve(p.lab.Host().StartOutside, addr.String(), program, append(args, file)...)
-	return proxy{name: name, addr: addr.String(), process: process}, err
+	return proxy{
+		name: name, addr: addr.String(), direct: hostDirect, atOnce: concurrency,
+		start: p.lab.Host().StartOutside, process: process,
+	}, err
 }
 
 // lookPath also looks where an ordinary user's PATH does not lead.

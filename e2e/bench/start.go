@@ -16,7 +16,7 @@ func (p *place) starting(o options) (s starting, err error) {
 	note("start to ready")
 	var ready, notice []time.Duration
 	for range o.starts {
-		b, err := p.bridge(o.bridge)
+		b, err := p.bridge(o.bridge, byHook)
 		if err != nil {
 			return s, err
 		}

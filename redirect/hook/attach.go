@@ -178,7 +178,7 @@ func lruEntries(connections uint32) (uint32, error) {
 }
 
 func newConfig(o Options) (hookConfig, error) {
-	netns, err := ownNetNS()
+	netns, err := redirect.OwnNetNS()
 	if err != nil {
 		return hookConfig{}, err
 	}
@@ -199,15 +199,6 @@ func newConfig(o Options) (hookConfig, error) {
 		c.ListenPort6 = networkOrder(o.Listen6.Port())
 	}
 	return c, nil
-}
-
-// ownNetNS returns the inode number of this thread's network namespace.
-func ownNetNS() (uint32, error) {
-	var s unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &s); err != nil {
-		return 0, fmt.Errorf("read own network namespace: %w", err)
-	}
-	return uint32(s.Ino), nil
 }
 
 // Beat tells the kernel that the bridge is alive. It must be called more often than

@@ -91,8 +91,8 @@ func (h *Hook) loadEarlier(p placed) (*pinned, error) {
 
 // pin pins a link, or puts its program into the one that is pinned already.
 func (h *Hook) pin(p *placed, earlier *pinned) error {
-	if p.pinned {
-		return nil
+	if p.pinned { // should one that was to take over have put its own there, and not lived
+		return p.link.Update(p.code)
 	}
 	if earlier != nil && earlier.cgroup == 0 { // and the link is no longer attached to anything
 		if err := earlier.link.Unpin(); err != nil {

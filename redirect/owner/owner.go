@@ -107,7 +107,7 @@ func New(o Options) (_ *Finder, err error) {
 		f.cgroup = cgroup2Mount()
 	}
 	f.clock = bootOffset()
-	if f.netns, err = ownNetNS(); err != nil {
+	if f.netns, err = redirect.OwnNetNS(); err != nil {
 		return nil, err
 	}
 	if f.own, err = openTables(); err != nil {
@@ -250,13 +250,4 @@ func (s *search) note(err error) {
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 		s.denied = true
 	}
-}
-
-// ownNetNS returns the inode number of this thread's network namespace.
-func ownNetNS() (uint32, error) {
-	var s unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &s); err != nil {
-		return 0, fmt.Errorf("read own network namespace: %w", err)
-	}
-	return uint32(s.Ino), nil
 }

@@ -124,7 +124,7 @@ func (w *Watch) load(o Options, ringSize uint32) (netns uint32, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("read the embedded kernel program: %w", err)
 	}
-	if netns, err = ownNetNS(); err != nil {
+	if netns, err = redirect.OwnNetNS(); err != nil {
 		return 0, err
 	}
 	exempt := watchExempt{Mark: o.Mark, Netns: netns}
@@ -156,15 +156,6 @@ func (w *Watch) load(o Options, ringSize uint32) (netns uint32, err error) {
 	default:
 		return 0, fmt.Errorf("load the kernel program: %w", err)
 	}
-}
-
-// ownNetNS returns the inode number of this thread's network namespace.
-func ownNetNS() (uint32, error) {
-	var s unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &s); err != nil {
-		return 0, fmt.Errorf("read own network namespace: %w", err)
-	}
-	return uint32(s.Ino), nil
 }
 
 func (w *Watch) attach(cgroup *os.File) error {
