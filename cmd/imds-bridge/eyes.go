@@ -42,6 +42,7 @@ func (b *bridge) openEyes() (err error) {
 		Cgroup: b.cgroup.Path,
 		Mark:   uint32(b.config.Redirect.Mark),
 		Owner:  e.owner,
+		Few:    b.proxy != nil,
 		Met:    func(c redirect.Connection) { e.callers.Caller(peerOf(c).Origin) }, // who remembers
 		Seen:   e.saw,
 	}
