@@ -14,8 +14,10 @@ NEEDED_BY_TEST := $(NEEDED_BY_DEMO) gcc libc6-dev:/usr/include/stdlib.h jq iprou
 NEEDED_BY_GENERATE := clang-19 llvm-19:llvm-strip-19
 NEEDED_BY_LINT := clang-format-19
 NEEDED_BY_BENCH := nginx-light:nginx haproxy
+NEEDED_BY_KERNELS := qemu-system-x86:qemu-system-x86_64 kmod:depmod iptables:iptables-legacy \
+	debian-archive-keyring:/usr/share/keyrings/debian-archive-keyring.gpg
 
-.PHONY: help build demo test test-chaos generate lint bench
+.PHONY: help build demo test test-chaos test-kernels generate lint bench
 .DEFAULT_GOAL := help
 
 help: ## List these commands
@@ -38,7 +40,12 @@ test: build ## Run all tests; the last line counts them
 test-chaos: ## Break the bridge in every way, at length; CHAOS='-page docs/reliability.md' keeps the table
 	@.ci/need $(NEEDED_BY_TEST)
 	@mkdir -p bin && cd e2e && go build -o $(CURDIR)/bin/chaos ./chaos
-	@cd e2e && go test -exec $(CURDIR)/.ci/root -json -count=1 -timeout 30m -run '^TestNeverInTheWay' . -rounds 5 | (cd $(CURDIR) && bin/chaos $(CHAOS))
+	@cd e2e && go test -exec $(CURDIR)/.ci/root -json -count=1 -timeout 30m -run '^Test(NeverInTheWay|FailClosed)' . -rounds 5 | (cd $(CURDIR) && bin/chaos $(CHAOS))
+
+test-kernels: ## Test under other kernels, in virtual machines; KERNELS='-all -page docs/kernels.md' tests all and keeps the table
+	@.ci/need $(NEEDED_BY_KERNELS)
+	@mkdir -p bin && cd e2e && CGO_ENABLED=0 go build -o $(CURDIR)/bin/test-kernels ./kernels
+	@bin/test-kernels $(KERNELS)
 
 generate: ## Make the BPF objects, their Go types and the reference pages again
 	@.ci/need $(NEEDED_BY_GENERATE)

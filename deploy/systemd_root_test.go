@@ -66,8 +66,6 @@ func boot(t *testing.T) *machine {
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := os.ReadFile(fmt.Sprintf("/proc/%d/root/run/imds-bridge.log", m.pid))
-			kmsg, _ := os.ReadFile(fmt.Sprintf("/proc/%d/root/dev/kmsg", m.pid))
-			os.WriteFile("/tmp/w/kmsg", kmsg, 0o600)
 			lines := strings.Split(string(log), "\n")
 			t.Logf("systemd: %s\nthe end of the bridge's log:\n%s\n%s", &out, strings.Join(lines[max(0, len(lines)-20):], "\n"), m.try("status", "imds-bridge"))
 		}

@@ -73,7 +73,7 @@ func (i *instance) launchBridge(t *testing.T, o bridgeOptions) *bridge {
 	}
 	b := &bridge{admin: filepath.Join(dir, "admin.sock"), exited: make(chan struct{})}
 	b.cmd = command(t, append([]string{"run", "--redirect.cgroup=" + o.cgroup, "--admin.listen=unix:" + b.admin, "--log.level=debug"}, o.flags...)...)
-	b.cmd.Env = append(b.cmd.Env, "RUNTIME_DIRECTORY="+dir)
+	b.cmd.Env = append(b.cmd.Env, "RUNTIME_DIRECTORY="+i.runtime)
 	b.cmd.Env = append(b.cmd.Env, o.env...)
 	stderr, writer, err := os.Pipe() // of its own, so that Wait does not close it
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -17,7 +18,8 @@ import (
 // instance is an EC2 instance: a lab and the metadata service that it reaches.
 type instance struct {
 	*lab.Lab
-	imds *simulator.Simulator
+	imds    *simulator.Simulator
+	runtime string // directory, where one bridge finds another
 }
 
 func newInstance(t *testing.T, options simulator.Options) *instance {
@@ -47,7 +49,11 @@ func newInstance(t *testing.T, options simulator.Options) *instance {
 			}
 		}()
 	}
-	return &instance{l, sim}
+	runtime, err := os.MkdirTemp(scratch, "run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &instance{l, sim, runtime}
 }
 
 // requireTokens switches IMDSv1 off.

@@ -39,9 +39,10 @@ func (p *Proxy) admit(raw net.Conn) *connection {
 		listener: addrPort(raw.LocalAddr()),
 		slots:    p.slots,
 	}
-	c.probe = p.probes.has(c.client)
+	known := p.probes.has(c.client)
 	peer, err := p.lookup(raw)
-	if c.probe {
+	// A probe dials the listener. What was redirected is somebody's call, should it have such a port by now.
+	if c.probe = known && err != nil; c.probe {
 		peer, err = ownPeer(), nil
 	}
 	if err != nil {

@@ -64,7 +64,7 @@ func isTimeout(err error) bool {
 
 func TestProbeOfAPausedProxyFails(t *testing.T) {
 	t.Parallel()
-	b := setup{metadata: required}.start(t)
+	b := setup{metadata: required, unknown: true}.start(t)
 	b.proxy.Pause()
 	if err := probe(t, b, 100*time.Millisecond); err == nil {
 		t.Error("a paused proxy answers")

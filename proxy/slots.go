@@ -24,6 +24,7 @@ type (
 		pid     uint32
 		started time.Duration
 		unknown netip.Addr // whose calls they are, where no process is known
+		uid     uint32     // likewise
 	}
 	group struct {
 		cgroup, netns uint64
@@ -41,6 +42,7 @@ func (s *slots) take(c *connection) bool {
 	p, g := process{pid: o.PID, started: o.Started}, group{cgroup: o.CgroupID, netns: o.NetNSCookie, uid: o.UID}
 	if o.PID == 0 {
 		p.unknown, g.unknown = c.client.Addr(), c.client.Addr()
+		p.uid = o.UID // all containers of a pod have one address
 	}
 	s.mu.Lock()
 	idle, ok := s.place(p, g)
@@ -66,8 +68,10 @@ func (s *slots) take(c *connection) bool {
 // that waits without a request under way, of the same group where that has all it may have.
 func (s *slots) place(p process, g group) (idle *connection, ok bool) {
 	switch {
-	case s.shares[p] >= s.share:
+	case s.shares[p] >= s.share && p.pid != 0:
 		return nil, false
+	case s.shares[p] >= s.share: // who knows how many processes that is
+		idle = s.oldestIdle(func(c *connection) bool { return c.process == p })
 	case s.shares[g] >= max(s.share, s.total/2):
 		idle = s.oldestIdle(func(c *connection) bool { return c.group == g })
 	case s.order.Len() >= s.total:

@@ -80,8 +80,8 @@ func rootCommand() *cobra.Command {
 		Use:   "imds-bridge",
 		Short: "Bring IMDSv1 calls to IMDSv2, and say who makes them",
 		Long: `imds-bridge stands between the workloads of an EC2 host and the instance
-metadata service. A kernel hook on connect() brings their calls to a local proxy,
-which names the caller, upgrades IMDSv1 calls to IMDSv2 and reports each call as
+metadata service. A kernel hook on connect(), or rules of iptables, bring their calls to a
+local proxy, which names the caller, upgrades IMDSv1 calls to IMDSv2 and reports each call as
 a log line, an OpenTelemetry trace and metrics.
 
 Exit codes: 0 done; 1 tried, and could not; 2 the call or the configuration is wrong,

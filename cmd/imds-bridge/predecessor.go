@@ -103,11 +103,15 @@ func terms(c config.Config, chosen choice) (handover.Terms, error) {
 		"fail":                   c.Fail,
 		"redirect.listen":        c.Redirect.Listen.String(),
 		"redirect.mark":          c.Redirect.Mark.String(),
+		"redirect.containers":    strconv.FormatBool(c.Redirect.Containers),
 		"network namespace":      strconv.FormatUint(uint64(netns), 10),
 		"version of the records": strconv.Itoa(hook.ContractVersion),
 	}
 	if c.Redirect.Listen6.IsValid() && redirect.HasIPv6() {
 		t["redirect.listen6"] = c.Redirect.Listen6.String()
+	}
+	if c.Fail == failClosed { // the old one's pinned hook would refuse what the new one does not serve
+		t["redirect.cgroup"] = c.Redirect.Cgroup
 	}
 	return t, nil
 }

@@ -87,6 +87,9 @@ func (p *pulse) probeAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.limit)
 	defer cancel()
 	p.probing.Store(&cancel)
+	if p.holding.Load() { // since we looked, and it found no probe to end
+		return nil
+	}
 	for _, l := range p.at {
 		if err := p.probe(ctx, l.Addr().(*net.TCPAddr).AddrPort()); err != nil {
 			return err

@@ -94,7 +94,7 @@ func (b *bridge) attach() error {
 		if b.proxy == nil {
 			return err
 		}
-		b.log.Info("calls that go past the bridge are not seen", "error", err.Error())
+		b.log.Warn("calls that go past the bridge are not seen", "error", err.Error())
 	}
 	return attached.Observe(b.telemetry.MeterProvider())
 }

@@ -33,12 +33,15 @@ func runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Run the bridge",
 		Long: `Redirect this host's calls to the instance metadata service to the bridge, until
-SIGTERM, SIGINT or SIGHUP. Needs root, or the capabilities ` + strings.Join(privilegesOf("ebpf", true).needed, " ") + `.
+SIGTERM, SIGINT or SIGHUP. Needs root, or the capabilities ` + strings.Join(privilegesOf("ebpf", true).needed, " ") + `;
+with iptables ` + strings.Join(privilegesOf(redirectIPTables, true).needed, " ") + `.
 
 Settings come from --config, then from IMDS_BRIDGE_* variables, then from flags.
 Telemetry is set up by the standard OTEL_* variables; without any, there are logs alone.`,
 		Example: `  imds-bridge run
+  imds-bridge run --redirector none
   imds-bridge run --mode observe --log.level debug
+  imds-bridge run --takeover
   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 imds-bridge run
   imds-bridge run --print-config`,
 		Args: noArgs,

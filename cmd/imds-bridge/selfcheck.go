@@ -49,7 +49,7 @@ func newCheckMark(own uint32) uint32 { return own | (1+rand.Uint32N(1<<16-1))<<1
 
 // saw is told of every connection that the listener accepted with a record.
 func (s *selfCheck) saw(c redirect.Connection) {
-	if s.socket.Load() == c.Socket {
+	if c.Socket != 0 && s.socket.Load() == c.Socket {
 		select {
 		case s.arrived <- struct{}{}:
 		default:

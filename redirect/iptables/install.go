@@ -167,8 +167,14 @@ func outsideLinks() ([]string, error) {
 			if r.Dst != nil && !isEverything(r.Dst.String()) || r.Type != unix.RTN_UNICAST {
 				continue
 			}
-			if link, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
-				names = append(names, link.Attrs().Name)
+			links := []int{r.LinkIndex}
+			for _, hop := range r.MultiPath {
+				links = append(links, hop.LinkIndex)
+			}
+			for _, index := range links {
+				if link, err := netlink.LinkByIndex(index); err == nil {
+					names = append(names, link.Attrs().Name)
+				}
 			}
 		}
 	}

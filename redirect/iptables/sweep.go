@@ -2,8 +2,10 @@ package iptables
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 
 	goiptables "github.com/coreos/go-iptables/iptables"
@@ -62,8 +64,8 @@ func stayAlive(token string) (net.Listener, error) {
 	return net.Listen("unix", aliveAddress(token))
 }
 
-// isAlive tells whether the guard of a token lives. Anybody may take over a dead one's address, and so keep
-// rules from being swept that match nothing.
+// isAlive tells whether the guard of a token lives. Anybody may take over a dead one's address; a guard has
+// CAP_NET_ADMIN.
 func isAlive(token string) bool {
 	if token == "" {
 		return false
@@ -74,5 +76,21 @@ func isAlive(token string) bool {
 	}
 	defer func() { _ = unix.Close(fd) }()
 	err = unix.Connect(fd, &unix.SockaddrUnix{Name: aliveAddress(token)})
-	return err == nil || errors.Is(err, unix.EAGAIN) // its backlog is full
+	if err != nil {
+		return errors.Is(err, unix.EAGAIN) // its backlog is full
+	}
+	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	return err != nil || mayAdministrate(peer.Pid)
+}
+
+// mayAdministrate is true also where it cannot be told, as of a process in another pid namespace.
+func mayAdministrate(pid int32) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return true
+	}
+	_, after, _ := strings.Cut(string(status), "\nCapEff:")
+	line, _, _ := strings.Cut(after, "\n")
+	effective, err := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
+	return err != nil || effective&(1<<unix.CAP_NET_ADMIN) != 0
 }

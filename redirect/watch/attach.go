@@ -49,7 +49,7 @@ type bounds struct {
 
 // A call takes less than 4 KiB of the ring: at 2,000 calls a second the reader may be held up for half a
 // second before any is lost.
-var usualBounds = bounds{ring: 4 << 20, exchanges: 4096}
+var usualBounds = bounds{ring: 4 << 20, exchanges: 1024}
 
 // The kernel maps the ring twice, and all of it counts as the process's memory.
 var fewBounds = bounds{ring: 512 << 10, exchanges: 1024}

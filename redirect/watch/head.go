@@ -40,6 +40,9 @@ func parseHead(b []byte) (head, error) {
 	if err != nil {
 		return head{}, err
 	}
+	if len(r.Header) > maxHeaders {
+		return head{}, errHeadTooLong
+	}
 	for name, values := range r.Header {
 		for i, v := range values {
 			if !harmless[strings.ToLower(name)] && v != oracle {

@@ -9,6 +9,9 @@ import (
 // maxHead bounds the head of a request. IMDS itself takes less.
 const maxHead = 32 << 10
 
+// maxHeaders bounds the names of headers: what is not told yet is kept.
+const maxHeaders = 128
+
 var errHeadTooLong = errors.New("the head of the request is too long")
 
 // requests finds requests in the bytes that a connection sends, in their order.

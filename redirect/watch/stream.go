@@ -64,11 +64,32 @@ const (
 	farAway = 1 << 24
 	// maxLater bounds the bytes that wait for those before them.
 	maxLater = 128 << 10
+	// maxWaiting bounds the requests of a connection that wait for their answers.
+	maxWaiting = 64
 )
 
 // held is how many bytes are kept.
 func (s *stream) held() int {
-	return cap(s.requests.head) + s.heldLater()
+	return cap(s.requests.head) + s.heldLater() + s.heldWaiting()
+}
+
+func (s *stream) heldWaiting() (n int) {
+	for _, w := range s.waiting {
+		n += w.size()
+	}
+	return n
+}
+
+// size is about what a pending request keeps.
+func (p *pending) size() int {
+	const ofHeader = 128 // its place in the map
+	n := 512 + len(p.exchange.Target) + len(p.exchange.Header)*ofHeader
+	for _, values := range p.exchange.Header {
+		for _, v := range values {
+			n += len(v)
+		}
+	}
+	return n
 }
 
 // repeats tells whether a packet is the SYN again that began the stream.

@@ -208,6 +208,12 @@ func (t *streams) ask(s *stream, begun, whole time.Duration, h head) {
 		t.complete(s, w, 0, whole)
 		return
 	}
+	if len(s.waiting) == maxWaiting { // nobody answers
+		s.blind = true
+		t.giveUp(s, whole)
+		t.complete(s, w, 0, whole)
+		return
+	}
 	s.waiting = append(s.waiting, w)
 }
 
