@@ -10,15 +10,6 @@ import (
 	"testing"
 )
 
-func cells(table string) (rows [][]string) {
-	for line := range strings.Lines(table) {
-		if strings.HasPrefix(line, "|") {
-			rows = append(rows, strings.Split(strings.Trim(line, "| \n"), " | "))
-		}
-	}
-	return rows
-}
-
 func TestOutcomeIsThatOfGoTest(t *testing.T) {
 	t.Parallel()
 	const (
