@@ -52,6 +52,9 @@ func bootAll(ctx context.Context, o options, due []machine, kernels map[string]k
 	var all sync.WaitGroup
 	for i, m := range due {
 		turns <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
 		all.Go(func() {
 			defer func() { <-turns }()
 			result := outcome{machine: m, kernel: kernels[m.release]}
@@ -63,7 +66,7 @@ func bootAll(ctx context.Context, o options, due []machine, kernels map[string]k
 		})
 	}
 	all.Wait()
-	return outcomes, nil
+	return outcomes, ctx.Err()
 }
 
 // boot boots the machine and collects what its tests print.
@@ -118,8 +121,10 @@ func (r *outcome) boot(ctx context.Context, o options, tests []testBinary, commo
 		err = ended
 	}
 	r.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	if ctx.Err() != nil {
-		err = fmt.Errorf("the machine took longer than %s: %w", limit, ctx.Err())
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = fmt.Errorf("the machine took longer than %s", limit)
+	} else if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	if err == nil && last.Error != "" {
 		err = errors.New(last.Error)
