@@ -46,8 +46,7 @@ func (i *instance) startBridge(t *testing.T, o bridgeOptions) *bridge {
 	t.Cleanup(func() {
 		b.stop(t)
 		if t.Failed() {
-			lines := b.log()
-			t.Logf("the end of the bridge's log:\n%s", strings.Join(lines[max(0, len(lines)-20):], "\n"))
+			t.Logf("the end of the bridge's log:\n%s", b.end())
 		}
 	})
 	await(t, "bridge ready", 10*time.Second, func() bool {
@@ -147,6 +146,17 @@ func (b *bridge) log() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.lines)
+}
+
+// end is of the log what shows beside other output: the last lines, and of each what comes before the
+// caller's ancestors.
+func (b *bridge) end() string {
+	lines := b.log()
+	lines = lines[max(0, len(lines)-10):]
+	for n, line := range lines {
+		lines[n] = line[:min(len(line), 300)]
+	}
+	return strings.Join(lines, "\n")
 }
 
 // record is a line of the bridge's log.
