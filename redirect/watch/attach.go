@@ -9,7 +9,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
@@ -60,7 +59,7 @@ var fewBounds = bounds{ring: 512 << 10, exchanges: 1024}
 type Watch struct {
 	objects watchObjects
 	links   []link.Link
-	reader  *ringbuf.Reader
+	ring    *ring
 	owner   Owner
 	counts  counts
 
@@ -113,7 +112,7 @@ func attach(o Options, b bounds) (_ *Watch, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if w.reader, err = ringbuf.NewReader(w.objects.Packets); err != nil {
+	if w.ring, err = openRing(w.objects.Packets); err != nil {
 		return nil, errors.Join(fmt.Errorf("map the ring of packets: %w", err), w.objects.Close())
 	}
 	w.askEarlier(netns)
@@ -222,11 +221,11 @@ func (w *Watch) Close() error {
 	}
 	w.closed = true
 	close(w.closing)
-	err = errors.Join(err, w.reader.Flush())
+	err = errors.Join(err, w.ring.end())
 	w.running.Wait()
 	final, countErr := w.counters()
 	w.final = final
-	return errors.Join(err, countErr, w.reader.Close(), w.objects.Close())
+	return errors.Join(err, countErr, w.ring.close(), w.objects.Close())
 }
 
 // monotonic is now, as the kernel program tells the time.

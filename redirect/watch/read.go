@@ -1,16 +1,12 @@
 package watch
 
 import (
-	"errors"
-	"os"
 	"time"
-
-	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/imds-bridge/imds-bridge/redirect"
 )
 
-// read puts exchanges together until the ring is flushed, which Close does.
+// read puts exchanges together until the ring ends, which Close brings about.
 func (w *Watch) read(netns uint32) {
 	defer close(w.unnamed)
 	defer close(w.questions)
@@ -19,8 +15,13 @@ func (w *Watch) read(netns uint32) {
 	streams.identify, streams.tell, streams.counts = w.identify, w.tell, &w.counts
 	streams.meets = w.meets
 
-	var record ringbuf.Record
 	var p packet
+	add := func(record []byte) {
+		if p.read(record) == nil {
+			streams.add(&p)
+		}
+		clear(record) // there may be a token in it
+	}
 	ticked := time.Now()
 	for {
 		// With nothing to wait for, nothing wakes this goroutine.
@@ -28,15 +29,8 @@ func (w *Watch) read(netns uint32) {
 		if streams.waiting() {
 			deadline = ticked.Add(tickEvery)
 		}
-		w.reader.SetDeadline(deadline)
-		err := w.reader.ReadInto(&record)
-		switch {
-		case err == nil:
-			if p.read(record.RawSample) == nil {
-				streams.add(&p)
-			}
-			clear(record.RawSample) // there may be a token in it
-		case !errors.Is(err, os.ErrDeadlineExceeded):
+		more := w.ring.wait(deadline)
+		if empty := w.ring.drain(add); empty && !more {
 			streams.close(monotonic())
 			return
 		}
