@@ -32,6 +32,9 @@ func printable(s string, limit int) string {
 	return clip(b.String(), limit)
 }
 
+// Printable does the same for text that others write into what is told of callers.
+func Printable(s string, limit int) string { return printable(s, limit) }
+
 func plain(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {
