@@ -1,0 +1,186 @@
+package owner
+
+import (
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/imds-bridge/imds-bridge/caller"
+)
+
+// maxMapping bounds a mapping file.
+const maxMapping = 8 << 20
+
+// maxName bounds the name of an owner.
+const maxName = 128
+
+// Mapping says who owns what, from a file that an operator keeps.
+type Mapping struct{ lines []mapped }
+
+// mapped is one line: what a fact has to be like, and whose that is.
+type mapped struct{ fact, pattern, owner string }
+
+// facts are what a mapping may look at, by the word that names each in a file.
+var facts = map[string]func(*Facts) []string{
+	"executable":      func(f *Facts) []string { return []string{f.Executable} },
+	"script":          func(f *Facts) []string { return []string{f.Script} },
+	"unit":            func(f *Facts) []string { return []string{f.Unit, strings.TrimSuffix(f.Unit, ".service")} },
+	"user":            func(f *Facts) []string { return []string{f.User} },
+	"package":         func(f *Facts) []string { return []string{f.Package} },
+	"container":       func(f *Facts) []string { return []string{of(f).Name, pod(f).Container, task(f).Container} },
+	"image":           func(f *Facts) []string { return []string{of(f).Image.Name} },
+	"namespace":       func(f *Facts) []string { return []string{pod(f).Namespace} },
+	"workload":        func(f *Facts) []string { return []string{pod(f).Workload.Name} },
+	"service_account": func(f *Facts) []string { return []string{pod(f).ServiceAccount} },
+	"ecs_service":     func(f *Facts) []string { return []string{task(f).Service} },
+	"ecs_family":      func(f *Facts) []string { return []string{task(f).Family} },
+	"service":         services,
+}
+
+// services are the names by which a caller's service goes, those that its maker chose first.
+func services(f *Facts) []string {
+	labels := pod(f).Labels
+	return []string{
+		pod(f).Annotations["backstage.io/kubernetes-id"], labels["backstage.io/kubernetes-id"],
+		f.Env["OTEL_SERVICE_NAME"], f.Env["DD_SERVICE"],
+		labels["tags.datadoghq.com/service"], labels["app.kubernetes.io/name"], labels["app"],
+		of(f).Labels["com.datadoghq.tags.service"], of(f).Labels["com.docker.compose.service"],
+		pod(f).Workload.Name, task(f).Service, task(f).Family, strings.TrimSuffix(f.Unit, ".service"),
+	}
+}
+
+// LoadMapping reads a Backstage catalog (.yaml, .yml) or a table (.csv). A file that cannot be read
+// whole is refused whole.
+func LoadMapping(name string) (*Mapping, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("read the owners' file: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxMapping+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the owners' file: %w", err)
+	}
+	if len(text) > maxMapping {
+		return nil, fmt.Errorf("read the owners' file: %s has more than %d MiB", name, maxMapping>>20)
+	}
+	var m *Mapping
+	switch filepath.Ext(name) {
+	case ".csv":
+		m, err = parseTable(text)
+	case ".yaml", ".yml":
+		m, err = parseCatalog(text)
+	default:
+		err = errors.New("want .csv or .yaml")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the owners' file: %s: %w", name, err)
+	}
+	return m, nil
+}
+
+// parseTable reads lines of fact,pattern,owner.
+func parseTable(text []byte) (*Mapping, error) {
+	r := csv.NewReader(bytes.NewReader(text))
+	r.FieldsPerRecord, r.Comment, r.TrimLeadingSpace = 3, '#', true
+	m := &Mapping{}
+	for {
+		line, err := r.Read()
+		if err == io.EOF {
+			return m, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		at, _ := r.FieldPos(0)
+		if len(m.lines) == 0 && line[0] == "fact" {
+			continue // the header
+		}
+		if facts[line[0]] == nil {
+			return nil, fmt.Errorf("line %d: no fact %q (executable, unit, image, …: see docs/attribution.md)", at, line[0])
+		}
+		if _, err := path.Match(line[1], ""); err != nil {
+			return nil, fmt.Errorf("line %d: pattern %q: %w", at, line[1], err)
+		}
+		if line[1] == "" || line[2] == "" {
+			return nil, fmt.Errorf("line %d: pattern or owner is empty", at)
+		}
+		m.lines = append(m.lines, mapped{line[0], line[1], caller.Printable(line[2], maxName)})
+	}
+}
+
+// entity is what is wanted of one in a Backstage catalog: see its "Descriptor Format of Catalog Entities".
+type entity struct {
+	Kind     string `yaml:"kind"`
+	Metadata struct {
+		Name        string            `yaml:"name"`
+		Annotations map[string]string `yaml:"annotations"`
+	} `yaml:"metadata"`
+	Spec struct {
+		Owner string `yaml:"owner"`
+	} `yaml:"spec"`
+}
+
+func parseCatalog(text []byte) (*Mapping, error) {
+	m := &Mapping{}
+	for decoder := yaml.NewDecoder(bytes.NewReader(text)); ; {
+		var e entity
+		err := decoder.Decode(&e)
+		if err == io.EOF {
+			return m, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if e.Kind != "Component" || e.Spec.Owner == "" {
+			continue
+		}
+		// The reference of an owner is [kind:][namespace/]name.
+		who := e.Spec.Owner[strings.LastIndexAny(e.Spec.Owner, ":/")+1:]
+		for _, name := range []string{e.Metadata.Annotations["backstage.io/kubernetes-id"], e.Metadata.Name} {
+			if name != "" {
+				m.lines = append(m.lines, mapped{"service", escape(name), caller.Printable(who, maxName)})
+			}
+		}
+	}
+}
+
+// escape makes a name the pattern of itself alone.
+func escape(name string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(name)
+}
+
+// find returns the owner of the first line that is right, and why it is.
+func (m *Mapping) find(f *Facts) (who, why string) {
+	if m == nil {
+		return "", ""
+	}
+	for _, l := range m.lines {
+		for _, value := range facts[l.fact](f) {
+			if matches(l.pattern, value) {
+				return l.owner, l.fact + " " + value
+			}
+		}
+	}
+	return "", ""
+}
+
+// matches: a star at the end takes all that follows, further folders too.
+func matches(pattern, value string) bool {
+	if value == "" {
+		return false
+	}
+	if head, ok := strings.CutSuffix(pattern, "*"); ok && !strings.ContainsAny(head, `*?[\`) {
+		return strings.HasPrefix(value, head)
+	}
+	ok, _ := path.Match(pattern, value) // that it is well-formed was seen when it was read
+	return ok
+}
