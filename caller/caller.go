@@ -33,6 +33,8 @@ type Process struct {
 	Comm string
 	// Executable is its path as the process sees it; "" for a kernel thread, or where it may not be read.
 	Executable string
+	// Script is what it runs if it is an interpreter; see [Program.Script].
+	Script string
 }
 
 // Caller is the process that opened a connection, and what it runs in. It is shared: read it only.
@@ -55,8 +57,10 @@ type Caller struct {
 	ExecutableDeleted bool
 	// Args is the command line as [Redact] shows it.
 	Args []string
-	// User and Group are the host's names; "" when unknown, and always for a caller in a container,
-	// where the same number may be someone else.
+	// Program is what it runs if it is an interpreter.
+	Program Program
+	// User and Group are the host's names; "" when unknown, and always for a caller in a container or
+	// pod, where the same number may be someone else.
 	User, Group string
 	// Started is by the wall clock of the time it was read.
 	Started time.Time
@@ -65,9 +69,22 @@ type Caller struct {
 	Cgroup string
 	// ContainerID and ContainerRuntime are what the cgroup path says; see [ParseCgroup].
 	ContainerID, ContainerRuntime string
+	// Place is what else the cgroup path says; nil if the caller is not Complete.
+	Place *Place
+	// Starting says that the process is still the container runtime's (runc init): it is about to
+	// become the container's program, and is read again at its next call.
+	Starting bool
 
+	// Starter is what started it.
+	Starter Starter
 	// Ancestors are its parent, the parent's parent and so on up to pid 1, nearest first, at most 16,
 	// as they were when the caller was read. If the parent of the record has ended since, the list
 	// begins with the process that took its place.
 	Ancestors []Process
+}
+
+// inContainer tells whether the process is in a container, or in a pod of Kubernetes or a task of ECS
+// whose containers the path does not name.
+func (c *Caller) inContainer() bool {
+	return c.ContainerID != "" || c.Place != nil && (c.Place.PodUID != "" || c.Place.TaskID != "")
 }

@@ -16,10 +16,13 @@ type Cgroup struct {
 	// name=systemd, memory, pids and devices where the process is not at the root.
 	Path string
 	// ContainerID is "" outside containers, the 64 hex digits that runtimes use, or for LXC, which
-	// has no such number in its paths, the container's name.
+	// has no such number in its paths, the container's name. An id of another form is not told from
+	// any other name and left out, also below a pod.
 	ContainerID string
 	// Runtime is docker, containerd, cri-o, podman or lxc; "" where the path does not tell.
 	Runtime string
+	// Place is what else the path tells.
+	Place Place
 }
 
 // runtimes by what they put before the id.
@@ -43,29 +46,29 @@ var parents = map[string]string{
 
 // ParseCgroup reads the text of /proc/<pid>/cgroup, of either version or both side by side. Nested
 // containers are named by the innermost.
-func ParseCgroup(text string) Cgroup {
-	var best Cgroup
-	bestRank := -1
+func ParseCgroup(text string) Cgroup { return parsePath(choosePath(text)) }
+
+// choosePath returns the path of the line that tells most.
+func choosePath(text string) string {
+	best, bestRank := "", -1
 	for line := range strings.Lines(text) {
 		// hierarchy:controllers:path; the path may hold further colons
-		fields := strings.SplitN(strings.TrimRight(line, "\n"), ":", 3)
-		if len(fields) != 3 || !strings.HasPrefix(fields[2], "/") {
+		hierarchy, rest, _ := strings.Cut(strings.TrimRight(line, "\n"), ":")
+		controllers, path, ok := strings.Cut(rest, ":")
+		if !ok || !strings.HasPrefix(path, "/") {
 			continue
 		}
-		path := strings.TrimSuffix(fields[2], " (deleted)")
-		id, runtime := container(path)
-		if rank := rankOf(fields[0], fields[1], path, id); rank > bestRank {
-			best, bestRank = Cgroup{path, id, runtime}, rank
+		path = strings.TrimSuffix(path, " (deleted)")
+		if rank := rankOf(hierarchy, controllers, path); rank > bestRank {
+			best, bestRank = path, rank
 		}
 	}
-	best.Path = strings.Clone(printable(best.Path, maxCgroup)) // text goes
-	best.ContainerID = strings.Clone(printable(best.ContainerID, maxContainerID))
 	return best
 }
 
 // rankOf orders the lines of one process. A container beats all, since a hybrid host may keep it in
 // v1 alone and leave "0::/" in v2; any place beats the root.
-func rankOf(hierarchy, controllers, path, id string) int {
+func rankOf(hierarchy, controllers, path string) int {
 	rank := 0
 	if hierarchy == "0" && controllers == "" {
 		rank = 5
@@ -75,50 +78,65 @@ func rankOf(hierarchy, controllers, path, id string) int {
 			rank = max(rank, 1+slices.Index(preferred, controller))
 		}
 	}
-	if strings.Trim(path, "/.") != "" { // a private cgroup namespace shows what is above as /..
-		rank += 10
+	if strings.Trim(path, "/.") == "" { // a private cgroup namespace shows what is above as /..
+		return rank
 	}
-	if id != "" {
+	rank += 10
+	if _, found := container(strings.Split(path, "/")); found.id != "" {
 		rank += 20
 	}
 	return rank
 }
 
-// container finds the innermost container of a cgroup path. Below it may be the container's own
-// cgroups, "container" of crun or a whole systemd.
-func container(path string) (id, runtime string) {
+func parsePath(path string) Cgroup {
 	segments := strings.Split(path, "/")
-	for i, segment := range slices.Backward(segments) {
-		if id, runtime := segmentContainer(segments[:i], segment); id != "" {
-			return id, runtime
-		}
+	at, found := container(segments)
+	return Cgroup{
+		Path:        printable(path, maxCgroup),
+		ContainerID: printable(found.id, maxContainerID),
+		Runtime:     found.runtime,
+		Place:       placeOf(segments, at),
 	}
-	return "", ""
 }
 
-func segmentContainer(above []string, segment string) (id, runtime string) {
-	if name, ok := lxcName(above, segment); ok {
-		return name, "lxc"
+// cgroupOwner is what a segment of a path says that the cgroup is of.
+type cgroupOwner struct {
+	id, runtime string
+	monitor     bool // of the process that watches over a container, outside of it
+}
+
+// container finds the innermost container of a cgroup path, and the segment that names it; -1 if
+// there is none. Below it may be the container's own cgroups, "container" of crun or a whole systemd.
+func container(segments []string) (at int, found cgroupOwner) {
+	for i, segment := range slices.Backward(segments) {
+		if owner := ownerOf(segments[:i], segment); owner.id != "" {
+			return i, owner
+		}
+	}
+	return -1, cgroupOwner{}
+}
+
+func ownerOf(above []string, segment string) cgroupOwner {
+	if name := lxcName(above, segment); name != "" {
+		return cgroupOwner{id: name, runtime: "lxc"}
 	}
 	// <runtime>-<id>.scope, and <slice>:<runtime>:<id> where a runtime that knows no systemd was
 	// given a path for it.
 	name := strings.TrimSuffix(segment, ".scope")
 	at := strings.LastIndexAny(name, "-:")
-	id = name[at+1:]
+	id := name[at+1:]
 	if !isContainerID(id) {
-		return "", ""
+		return cgroupOwner{}
 	}
 	if at < 0 {
-		return id, runtimeAbove(above)
+		return cgroupOwner{id: id, runtime: runtimeAbove(above)}
 	}
 	kind := name[:at]
-	if slice := strings.LastIndexByte(kind, ':'); slice >= 0 {
-		kind = kind[slice+1:]
-	}
+	kind = kind[strings.LastIndexByte(kind, ':')+1:]
 	if strings.HasSuffix(kind, "conmon") {
-		return "", "" // the monitor of that container, outside of it
+		return cgroupOwner{monitor: true}
 	}
-	return id, runtimes[kind]
+	return cgroupOwner{id: id, runtime: runtimes[kind]}
 }
 
 // runtimeAbove tells the runtime of an id that stands alone from the path above it. ECS runs Docker
@@ -135,21 +153,19 @@ func runtimeAbove(above []string) string {
 }
 
 // lxcName knows lxc/<name>, lxc.payload/<name> and lxc.payload.<name>. lxc.monitor is outside.
-func lxcName(above []string, segment string) (string, bool) {
+func lxcName(above []string, segment string) string {
 	if name, ok := strings.CutPrefix(segment, "lxc.payload."); ok {
-		return name, name != ""
+		return name
 	}
-	if len(above) == 0 || segment == "" {
-		return "", false
+	if n := len(above); n > 0 && (above[n-1] == "lxc" || above[n-1] == "lxc.payload") {
+		return segment
 	}
-	parent := above[len(above)-1]
-	return segment, parent == "lxc" || parent == "lxc.payload"
+	return ""
 }
 
-func isContainerID(s string) bool {
-	if len(s) != 64 {
-		return false
-	}
+func isContainerID(s string) bool { return len(s) == 64 && isHex(s) }
+
+func isHex(s string) bool {
 	for i := range len(s) {
 		if (s[i] < '0' || s[i] > '9') && (s[i] < 'a' || s[i] > 'f') {
 			return false

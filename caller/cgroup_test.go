@@ -110,11 +110,13 @@ func TestParseCgroup(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			ids := strings.NewReplacer("ID1", id1, "ID2", id2)
-			want := Cgroup{ids.Replace(test.path), test.id, test.kind}
+			want := Cgroup{Path: ids.Replace(test.path), ContainerID: test.id, Runtime: test.kind}
 			if lines := strings.Split(test.text, "\n"); want.Path == "" && len(lines) == 1 && test.text != "" {
 				want.Path = ids.Replace(strings.SplitN(test.text, ":", 3)[2])
 			}
-			if got := ParseCgroup(ids.Replace(test.text) + "\n"); got != want {
+			got := ParseCgroup(ids.Replace(test.text) + "\n")
+			got.Place = Place{} // see TestPlace
+			if got != want {
 				t.Errorf("got %+v\nwant %+v", got, want)
 			}
 		})
@@ -125,13 +127,22 @@ func FuzzParseCgroup(f *testing.F) {
 	f.Add("0::/system.slice/docker-" + id1 + ".scope\n")
 	f.Add("9:name=systemd:/docker/" + id1 + "\n4:memory:/lxc/web\n0::/\n")
 	f.Add("0::/a:b:c-d/lxc.payload.\x00/../..")
+	f.Add("0::/user@1.service/kubepods-pod" + staticPod + ".slice/snap.a.b.scope/ecs/" + task + "/" + id1 + "/session-1.scope\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		c := ParseCgroup(text)
 		if len(c.Path) > maxCgroup || len(c.ContainerID) > maxContainerID {
 			t.Errorf("too long: %+v", c)
 		}
 		if !isPrintable(c.Path) || !isPrintable(c.ContainerID) {
-			t.Errorf("not printable: %+q", c)
+			t.Errorf("not printable: %#v", c)
+		}
+		for _, text := range []string{c.Place.LXC, c.Place.Outer, c.Place.Unit, c.Place.Slice, c.Place.Session, c.Place.LoginUID, c.Place.Snap} {
+			if len(text) > maxUnit || !isPrintable(text) {
+				t.Errorf("not fit to be shown: %#v", c.Place)
+			}
+		}
+		if c.Place.PodUID != uidOf(c.Place.PodUID) || c.Place.TaskID != uidOf(c.Place.TaskID) {
+			t.Errorf("not a pod or task: %#v", c.Place)
 		}
 		if c.Runtime != "" && c.ContainerID == "" {
 			t.Errorf("a runtime without a container: %+v", c)

@@ -55,8 +55,7 @@ func play(role string) error {
 			return child.Run()
 		}
 	case "rename":
-		name := append([]byte(rest), 0)
-		if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0); err != nil {
+		if err := rename(rest); err != nil {
 			return err
 		}
 	case "exec":
@@ -67,10 +66,62 @@ func play(role string) error {
 		return syscall.Exec("/proc/self/exe", []string{"second", "program"}, []string{roleVariable + "=stay", raceExit})
 	case "read":
 		return readFor(rest)
+	case "change":
+		return change()
 	}
 	fmt.Println(os.Getpid())
 	_, err := io.Copy(io.Discard, os.Stdin)
 	return err
+}
+
+// change takes orders line by line: a name, arguments over its own, a cgroup to go to, or to do
+// all of that for as long as it lives.
+func change() error {
+	fmt.Println(os.Getpid())
+	orders := bufio.NewScanner(os.Stdin)
+	for orders.Scan() {
+		order, rest, _ := strings.Cut(orders.Text(), " ")
+		switch order {
+		case "name":
+			if err := rename(rest); err != nil {
+				return err
+			}
+		case "args":
+			overwriteArgs(strings.Fields(rest))
+		case "cgroup":
+			if err := enter(rest); err != nil {
+				return err
+			}
+		case "forever":
+			go changeForever(strings.Fields(rest))
+		}
+		fmt.Println("done")
+	}
+	return orders.Err()
+}
+
+func changeForever(cgroups []string) {
+	for i := 0; ; i++ {
+		_ = enter(cgroups[i%len(cgroups)])
+		_ = rename([]string{"one", "other\n\x1b["}[i%2])
+		overwriteArgs([][]string{{"a\x1b[1m", "b\nb\xff\xff"}, {"x=y", "--token"}}[i%2])
+	}
+}
+
+func rename(name string) error {
+	text := append([]byte(name), 0)
+	return unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&text[0])), 0, 0, 0)
+}
+
+// overwriteArgs writes over the arguments where the kernel shows them.
+func overwriteArgs(args []string) {
+	for i, arg := range args {
+		copy(unsafe.Slice(unsafe.StringData(os.Args[i]), len(os.Args[i])), arg)
+	}
+}
+
+func enter(cgroup string) error {
+	return os.WriteFile(cgroup+"/cgroup.procs", []byte("0"), 0)
 }
 
 // readFor names, from inside the namespaces it is in, the process of a pid and a start time.

@@ -54,13 +54,44 @@ func (p process) executable(buf []byte) (path string, deleted bool) {
 	return printable(path, maxExecutable), deleted
 }
 
-func (p process) args(buf []byte) ([]string, error) {
-	line, err := p.read("/cmdline", buf[:maxCmdline])
-	if err != nil || len(line) == 0 {
-		return nil, err
+// commandLine is how the process was called; partial says that there may be more of it.
+func (p process) commandLine(buf []byte) (line []byte, partial bool, err error) {
+	line, err = p.read("/cmdline", buf[:maxCmdline])
+	return line, len(line) == maxCmdline, err
+}
+
+// shownArgs are the arguments of a command line as [Redact] shows them.
+func shownArgs(line []byte, partial bool) []string {
+	if len(line) == 0 {
+		return nil
 	}
-	partial := len(line) == maxCmdline
-	return redact(strings.Split(strings.TrimRight(string(line), "\x00"), "\x00"), partial), nil
+	return redact(strings.Split(strings.TrimRight(string(line), "\x00"), "\x00"), partial)
+}
+
+// directory is the one that the process is in; "" where it may not be known.
+func (p process) directory() string {
+	buf := make([]byte, maxExecutable)
+	n, err := unix.Readlink(string(p)+"/cwd", buf)
+	if err != nil || n == len(buf) {
+		return ""
+	}
+	return string(buf[:n])
+}
+
+// innerPID is the process's number in its own pid namespace, 0 where that is the one of this procfs.
+func (p process) innerPID(buf []byte) int {
+	text, err := p.read("/status", buf)
+	if err != nil {
+		return 0
+	}
+	_, text, _ = bytes.Cut(text, []byte("\nNSpid:"))
+	line, _, _ := bytes.Cut(text, []byte("\n"))
+	numbers := bytes.Fields(line)
+	if len(numbers) < 2 {
+		return 0
+	}
+	n, _ := strconv.Atoi(string(numbers[len(numbers)-1]))
+	return n
 }
 
 // stat is what is wanted of /proc/<pid>/stat.

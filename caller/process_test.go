@@ -1,6 +1,7 @@
 package caller
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,7 +45,7 @@ func TestCaller(t *testing.T) {
 	if lines, err := os.ReadFile("/proc/self/cgroup"); err != nil || c.Cgroup != ParseCgroup(string(lines)).Path {
 		t.Errorf("cgroup %q, want that of %s (%v)", c.Cgroup, lines, err)
 	}
-	if len(c.Ancestors) == 0 || c.Ancestors[0] != (Process{os.Getpid(), filepath.Base(self), self}) {
+	if len(c.Ancestors) == 0 || c.Ancestors[0] != (Process{PID: os.Getpid(), Comm: filepath.Base(self), Executable: self}) {
 		t.Errorf("ancestors %+v, want this test first", c.Ancestors)
 	}
 }
@@ -137,7 +138,8 @@ func onlyRecorded(t *testing.T, c *Caller, o Origin) {
 	if c.Complete || c.Origin != o || c.Comm != printable(o.Comm, maxComm) || c.Started.IsZero() {
 		t.Errorf("got %+v, want the record %+v", c, o)
 	}
-	if c.Executable != "" || c.Args != nil || c.Cgroup != "" || c.ContainerID != "" || c.Ancestors != nil || c.User != "" {
+	if c.Executable != "" || c.Args != nil || c.Cgroup != "" || c.ContainerID != "" || c.Ancestors != nil || c.User != "" ||
+		c.Place != nil || c.Program != (Program{}) || c.Starter != (Starter{}) {
 		t.Errorf("a guess: %+v", c)
 	}
 }
@@ -171,14 +173,8 @@ func TestRenamed(t *testing.T) {
 
 func TestDeletedExecutable(t *testing.T) {
 	t.Parallel()
-	program, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
 	path := filepath.Join(t.TempDir(), "short lived")
-	if err := os.WriteFile(path, program, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	copyProgram(t, os.Args[0], path)
 	p := start(t, "stay", func(cmd *exec.Cmd) { cmd.Path = path })
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
@@ -186,6 +182,15 @@ func TestDeletedExecutable(t *testing.T) {
 	c := newReader(t, Options{}).Caller(origin(t, p.pid))
 	if c.Executable != path || !c.ExecutableDeleted || !c.Complete {
 		t.Errorf("executable %q, deleted %t, want %q", c.Executable, c.ExecutableDeleted, path)
+	}
+}
+
+// copyProgram has another process make the copy: a child that is forked by another test while this one
+// writes has the file open until its exec, and what somebody writes to cannot be run.
+func copyProgram(t *testing.T, from, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("cp: %v, %s", err, out)
 	}
 }
 
@@ -197,6 +202,56 @@ func TestMegabyteOfArguments(t *testing.T) {
 	c := newReader(t, Options{}).Caller(origin(t, p.pid))
 	if want := []string{"big", strings.Repeat("x", maxArg-len(cutMark)) + cutMark}; !c.Complete || !slices.Equal(c.Args, want) {
 		t.Errorf("args %q", c.Args)
+	}
+}
+
+// startScript runs a shell script in a directory of its own. prepare may change how.
+func startScript(t testing.TB, prepare func(cmd *exec.Cmd, script string)) (pid int, script string) {
+	t.Helper()
+	script = filepath.Join(t.TempDir(), "job.sh")
+	if err := os.WriteFile(script, []byte("echo $$\nread answer\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	child := start(t, "", func(cmd *exec.Cmd) {
+		cmd.Path, cmd.Args, cmd.Dir, cmd.Env = "/bin/sh", words("sh -e job.sh"), filepath.Dir(script), nil
+		if prepare != nil {
+			prepare(cmd, script)
+		}
+	})
+	return child.pid, script
+}
+
+func TestScript(t *testing.T) {
+	t.Parallel()
+	pid, script := startScript(t, func(cmd *exec.Cmd, _ string) { cmd.Args = []string{"sh", "-c", "sh ./job.sh; true"} })
+	c := named(t, newReader(t, Options{}), origin(t, pid))
+	if c.Program.Script != script || len(c.Ancestors) == 0 || c.Ancestors[0].Script != "-c" {
+		t.Errorf("runs %+v, below %+v", c.Program, c.Ancestors)
+	}
+}
+
+func TestScriptOfDeletedInterpreter(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sh")
+	copyProgram(t, "/bin/sh", path)
+	pid, script := startScript(t, func(cmd *exec.Cmd, _ string) { cmd.Path = path })
+	if err := errors.Join(os.Remove(path), os.Remove(script)); err != nil {
+		t.Fatal(err)
+	}
+	c := named(t, newReader(t, Options{}), origin(t, pid))
+	if c.Program != (Program{"sh", script}) || c.Executable != path || !c.ExecutableDeleted {
+		t.Errorf("got %+v", c)
+	}
+}
+
+func TestScriptBeforeMegabyteOfArguments(t *testing.T) {
+	t.Parallel()
+	pid, script := startScript(t, func(cmd *exec.Cmd, _ string) {
+		cmd.Args = append(cmd.Args, slices.Repeat([]string{strings.Repeat("x", 100<<10)}, 10)...)
+	})
+	c := named(t, newReader(t, Options{}), origin(t, pid))
+	if c.Program.Script != script || len(c.Args) > maxArgs {
+		t.Errorf("got %+v", c)
 	}
 }
 

@@ -1,12 +1,19 @@
 package caller
 
-import "slices"
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"unique"
+)
 
 const (
 	// maxAncestors also ends a walk that would go in circles.
 	maxAncestors = 16
 	// sharedAncestries is how many parents' lists are kept to be shared by their children.
 	sharedAncestries = 1024
+	// sharedCgroups is how many paths are kept to be shared by the processes there.
+	sharedCgroups = 1024
 	// maxExecs is how often a process may run exec while it is read.
 	maxExecs = 3
 )
@@ -21,7 +28,7 @@ func (r *Reader) read(o Origin) *Caller {
 		return r.recorded(o)
 	}
 	for range maxExecs {
-		c, err := r.look(p, before, buf)
+		c, err := r.look(p, o, before, buf)
 		if err != nil {
 			return r.recorded(o)
 		}
@@ -45,21 +52,50 @@ func (r *Reader) read(o Origin) *Caller {
 }
 
 // look reads what /proc says of a process beyond its stat.
-func (r *Reader) look(p process, s stat, buf []byte) (*Caller, error) {
-	c := &Caller{Comm: s.comm}
+func (r *Reader) look(p process, o Origin, s stat, buf []byte) (*Caller, error) {
+	c := &Caller{Origin: o, Comm: s.comm}
 	c.Executable, c.ExecutableDeleted = p.executable(buf)
-	var err error
-	if c.Args, err = p.args(buf); err != nil {
+	line, partial, err := p.commandLine(buf)
+	if err != nil {
 		return nil, err
 	}
+	c.Args = shownArgs(line, partial)
+	c.Program = p.program(c.Executable, line, partial)
 	lines, err := p.read("/cgroup", buf)
 	if err != nil {
 		return nil, err
 	}
-	cgroup := ParseCgroup(string(lines))
-	c.Cgroup, c.ContainerID, c.ContainerRuntime = cgroup.Path, cgroup.ContainerID, cgroup.Runtime
+	cgroup := r.cgroup(lines)
+	c.Cgroup, c.ContainerID, c.ContainerRuntime, c.Place = cgroup.Path, cgroup.ContainerID, cgroup.Runtime, &cgroup.Place
+	c.Starting = isRuntimeInit(c)
 	c.Ancestors = r.ancestors(s, buf)
+	c.Starter = startedBy(c, func(pid int) int { return processAt(r.proc, pid).innerPID(buf) })
 	return c, nil
+}
+
+// cgroup parses the text of a cgroup file. The thousand processes of one container share the result.
+func (r *Reader) cgroup(text []byte) *Cgroup {
+	if len(text) == maxFile {
+		text = text[:bytes.LastIndexByte(text, '\n')+1] // half a path may name another container
+	}
+	path := choosePath(string(text))
+	if known, ok := r.cgroups.Get(path); ok {
+		return known
+	}
+	path = strings.Clone(path) // text goes
+	cgroup := parsePath(path)
+	if len(path) <= maxCgroup {
+		r.cgroups.Add(path, &cgroup)
+	}
+	return &cgroup
+}
+
+// isRuntimeInit tells whether c is runc on its way to become a container's program. Its executable is
+// a copy or a mount of its own, which has no name any more, or / as runc 1.1 makes it. Name and
+// arguments anybody can give himself, and then gets no more than to be read at each call.
+func isRuntimeInit(c *Caller) bool {
+	unnamed := c.Executable == "/" || c.Executable == "" || strings.Contains(c.Executable, "runc")
+	return unnamed && strings.HasPrefix(c.Comm, "runc:[") && len(c.Args) == 2 && c.Args[1] == "init"
 }
 
 // ancestors walks from the parent of child up to pid 1.
@@ -82,6 +118,9 @@ func (r *Reader) ancestors(child stat, buf []byte) []Process {
 		return shared
 	}
 	chain = slices.Clip(slices.Clone(chain))
+	for i := range chain {
+		chain[i].share()
+	}
 	r.ancestries.Add(parent, chain)
 	return chain
 }
@@ -91,9 +130,18 @@ func (r *Reader) ancestors(child stat, buf []byte) []Process {
 func (r *Reader) ancestor(child stat, buf []byte) (Process, stat, bool) {
 	p := processAt(r.proc, child.ppid)
 	path, _ := p.executable(buf)
+	script := p.script(path, buf)
 	s, err := p.stat(buf)
 	if err != nil || s.started > child.started {
 		return Process{}, stat{}, false
 	}
-	return Process{PID: child.ppid, Comm: s.comm, Executable: path}, s, true
+	return Process{PID: child.ppid, Comm: s.comm, Executable: path, Script: script}, s, true
+}
+
+// share puts the text of p where all who have the same share it: thousands of lists end in the same
+// few ancestors.
+func (p *Process) share() {
+	for _, s := range []*string{&p.Comm, &p.Executable, &p.Script} {
+		*s = unique.Make(*s).Value()
+	}
 }

@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// defaultSize remembers that many callers, of 1 to 2 KiB each as a rule and 10 KiB at worst.
+	// defaultSize remembers that many callers, of 1 to 2 KiB each as a rule and 6 KiB at worst, besides
+	// the text of their ancestors, which they share.
 	defaultSize = 16384
 	// patience is how long a call waits for /proc, which answers in microseconds unless the process
 	// holds its memory map locked. The call matters more than the name.
@@ -39,6 +40,7 @@ type Reader struct {
 	clock         clock
 	known         *lru.Cache[image, reading]
 	ancestries    *lru.Cache[int, []Process]
+	cgroups       *lru.Cache[string, *Cgroup]
 	flights       singleflight.Group
 	reads         chan struct{}
 	users, groups names
@@ -78,7 +80,12 @@ func NewReader(opts Options) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("remember ancestors: %w", err)
 	}
+	cgroups, err := lru.New[string, *Cgroup](sharedCgroups)
+	if err != nil {
+		return nil, fmt.Errorf("remember cgroups: %w", err)
+	}
 	return &Reader{
+		cgroups:    cgroups,
 		proc:       proc,
 		clock:      newClock(proc),
 		known:      known,
@@ -110,7 +117,7 @@ func readable(path string) bool {
 // Caller names the process of o. It never fails and waits at most 100 ms: what cannot be read
 // leaves a caller that is not Complete. It is safe for concurrent use.
 //
-// Only complete callers are remembered. A process that is gone costs one failed open and makes no
+// Only complete callers are remembered, and none that is Starting. A process that is gone costs one failed open and makes no
 // further calls, so remembering the failure would only hide a success that comes later.
 //
 // The record is made in connect() and /proc is read a moment later. A process that runs exec in
@@ -148,7 +155,7 @@ func (r *Reader) fly(key image, o Origin) <-chan singleflight.Result {
 			return known.caller, nil // read between our look and this flight
 		}
 		c := r.read(o)
-		if c.Complete {
+		if c.Complete && !c.Starting {
 			r.known.Add(key, reading{c, time.Now()})
 		}
 		return c, nil
@@ -193,7 +200,7 @@ func (c *Caller) sign(o Origin) {
 
 // own names the user and group of c.
 func (r *Reader) own(c *Caller) {
-	if c.Complete && c.ContainerID == "" {
+	if c.Complete && !c.inContainer() {
 		c.User, c.Group = r.users.of(c.UID), r.groups.of(c.GID)
 	}
 }

@@ -2,8 +2,8 @@ package caller
 
 import (
 	"os"
-	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -152,6 +152,95 @@ func TestContainerHasNoHostNames(t *testing.T) {
 	}
 }
 
+func TestPodHasNoHostNames(t *testing.T) {
+	t.Parallel()
+	proc, r := newFake(t)
+	p := fakeProcess{pid: 10, ppid: 1, ticks: 100, comm: "app", cgroup: "0::/kubepods/burstable/pod" + podUID1 + "/web\n"}
+	proc.put(t, p)
+	if c := r.Caller(p.origin()); c.ContainerID != "" || c.Place.PodUID != podUID1 || c.User != "" || c.Group != "" {
+		t.Errorf("got %+v", c)
+	}
+}
+
+func TestPlaceIsShared(t *testing.T) {
+	t.Parallel()
+	proc, r := newFake(t)
+	var places [3]*Place
+	for i, cgroup := range []string{"0::/system.slice/a.service\n", "9:name=systemd:/system.slice/a.service\n0::/\n", "0::/system.slice/b.service\n"} {
+		p := fakeProcess{pid: 10 + i, ppid: 1, ticks: 100, comm: "app", cgroup: cgroup}
+		proc.put(t, p)
+		places[i] = r.Caller(p.origin()).Place
+	}
+	if places[0] != places[1] || places[2].Unit != "b.service" {
+		t.Errorf("got %p %p %+v", places[0], places[1], places[2])
+	}
+	if c := r.Caller(fakeProcess{pid: 10, ticks: 100}.origin()); c.Place != places[0] {
+		t.Error("the place of another process was changed")
+	}
+}
+
+// A cgroup file that is cut may end in the midst of a path, which is then that of another place.
+func TestHugeCgroupFile(t *testing.T) {
+	t.Parallel()
+	proc, r := newFake(t)
+	deep := strings.Repeat("/"+strings.Repeat("x", 255), 15)
+	p := fakeProcess{pid: 10, ppid: 1, ticks: 100, comm: "app",
+		cgroup: "4:memory:" + deep + "\n3:pids:" + deep + "\n0::/docker/" + id1 + deep + "/docker/" + id2 + "\n"}
+	proc.put(t, p)
+	if c := r.Caller(p.origin()); !c.Complete || c.ContainerID != "" || len(c.Cgroup) > maxCgroup {
+		t.Errorf("got %+v", c)
+	}
+}
+
+// runc becomes the container's program by exec.
+func TestRuntimeInitIsNotRemembered(t *testing.T) {
+	t.Parallel()
+	for _, executable := range []string{"/", "/memfd:runc_cloned:/proc/self/exe", "/usr/sbin/runc"} {
+		proc, r := newFake(t)
+		cgroup := "0::/system.slice/docker-" + id1 + ".scope\n"
+		p := fakeProcess{pid: 10, ppid: 1, ticks: 100, comm: "runc:[2:INIT]", exe: executable, args: words("runc init"), cgroup: cgroup}
+		proc.put(t, p)
+		if c := r.Caller(p.origin()); !c.Complete || !c.Starting || c.ContainerID != id1 {
+			t.Errorf("got %+v", c)
+		}
+		o := p.origin()
+		p = fakeProcess{pid: 10, ppid: 1, ticks: 100, comm: "app", exe: "/app", cgroup: cgroup}
+		proc.put(t, p)
+		if c := r.Caller(o); c.Starting || c.Executable != "/app" {
+			t.Errorf("remembered: %+v", c)
+		}
+	}
+	proc, r := newFake(t)
+	p := fakeProcess{pid: 10, ppid: 1, ticks: 100, comm: "runc:[2:INIT]", exe: "/app", args: words("runc init")}
+	proc.put(t, p)
+	if c := r.Caller(p.origin()); c.Starting {
+		t.Errorf("a program that only calls itself so: %+v", c)
+	}
+}
+
+func TestStarterOfContainer(t *testing.T) {
+	t.Parallel()
+	proc, r := newFake(t)
+	proc.put(t, fakeProcess{pid: 2, ppid: 1, ticks: 1, comm: "containerd-shim", exe: "/usr/bin/containerd-shim-runc-v2"})
+	proc.put(t, fakeProcess{pid: 3, ppid: 2, ticks: 2, comm: "run.sh", exe: "/bin/busybox", args: words("sh ./run.sh"), cwd: "/app", inner: 1})
+	cgroup := "0::/system.slice/docker-" + id1 + ".scope\n"
+	for i, test := range []struct {
+		ppid, inner int
+		want        Starter
+	}{
+		{3, 0, Starter{StartedByEntrypoint, "/app/run.sh", 3}},
+		{2, 7, Starter{StartedByRuntime, "/usr/bin/curl", 11}},
+		{2, 0, Starter{StartedByRuntime, "/usr/bin/curl", 12}},
+		{2, 1, Starter{StartedByEntrypoint, "/usr/bin/curl", 13}},
+	} {
+		p := fakeProcess{pid: 10 + i, ppid: test.ppid, ticks: 100, comm: "curl", exe: "/usr/bin/curl", cgroup: cgroup, inner: test.inner}
+		proc.put(t, p)
+		if c := r.Caller(p.origin()); c.Starter != test.want {
+			t.Errorf("got %+v, want %+v", c.Starter, test.want)
+		}
+	}
+}
+
 func TestTimeNamespace(t *testing.T) {
 	t.Parallel()
 	proc := fakeProc(t.TempDir())
@@ -248,69 +337,14 @@ func TestStaleIsReadAgain(t *testing.T) {
 	})
 }
 
-func TestMemoryIsBounded(t *testing.T) {
-	p := start(t, "stay", nil)
-	o := origin(t, p.pid)
-	const size, perCaller = 2000, 2 << 10
-	r := newReader(t, Options{Size: size})
-
-	before := heap()
-	for range 3 * size {
-		o.ExecID++
-		if c := r.Caller(o); !c.Complete {
-			t.Fatal("not complete")
+// named is the complete caller of o. A busy machine may have one wait longer than a call would.
+func named(t testing.TB, r *Reader, o Origin) *Caller {
+	t.Helper()
+	for range 100 {
+		if c := r.Caller(o); c.Complete {
+			return c
 		}
 	}
-	if n := r.known.Len(); n != size {
-		t.Errorf("%d callers remembered, want %d", n, size)
-	}
-	if grown := heap() - before; grown > size*perCaller {
-		t.Errorf("%d bytes a caller, want at most %d", grown/size, perCaller)
-	} else {
-		t.Logf("%d bytes a caller", grown/size)
-	}
-	runtime.KeepAlive(r)
-}
-
-func heap() int64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}
-
-func BenchmarkKnownCaller(b *testing.B) {
-	r := newReader(b, Options{})
-	o := origin(b, os.Getpid())
-	r.Caller(o)
-	b.ReportAllocs()
-	for b.Loop() {
-		r.Caller(o)
-	}
-}
-
-// One process whose threads call in turn.
-func BenchmarkKnownCallerOtherThread(b *testing.B) {
-	r := newReader(b, Options{})
-	o := origin(b, os.Getpid())
-	r.Caller(o)
-	o.TID, o.Comm = o.TID+1, "worker"
-	b.ReportAllocs()
-	for b.Loop() {
-		r.Caller(o)
-	}
-}
-
-// A caller with 8 ancestors or more, never seen before.
-func BenchmarkNewCaller(b *testing.B) {
-	p := start(b, "chain:8", nil)
-	r := newReader(b, Options{})
-	o := origin(b, p.pid)
-	b.ReportAllocs()
-	for b.Loop() {
-		o.ExecID++
-		if c := r.Caller(o); !c.Complete || len(c.Ancestors) < 8 {
-			b.Fatalf("got %+v", c)
-		}
-	}
+	t.Fatalf("never complete: %+v", r.Caller(o))
+	return nil
 }
