@@ -116,6 +116,9 @@ func (c *Container) with(more *Container) *Container {
 	return &sum
 }
 
+// is tells whether this is the pod that a cgroup names.
+func (p *Pod) is(uid string) bool { return p != nil && (p.UID == uid || p.UID == "") }
+
 func (p *Pod) with(more *Pod) *Pod {
 	if p == nil || more == nil {
 		if p == nil {

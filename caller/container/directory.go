@@ -3,12 +3,14 @@ package container
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -114,7 +116,7 @@ func (d *Directory) Get(id, podUID string) *Container {
 	if id != "" && (!ok || e.wants(time.Now(), len(d.sources))) {
 		e = d.query(id, podUID)
 	}
-	if e != nil && e.merged != nil && (e.merged.Pod != nil || podUID == "") {
+	if e != nil && e.merged != nil && (podUID == "" || e.merged.Pod.is(podUID)) {
 		return e.merged
 	}
 	if pod, ok := d.pods.Get(podUID); ok {
@@ -126,7 +128,8 @@ func (d *Directory) Get(id, podUID string) *Container {
 	return e.merged
 }
 
-// inPod is for a container of which no source told more than the pod.
+// inPod is for a container in a pod of which no source that knows the container told. The cgroup says
+// which pod it is; labels that say otherwise are not the kubelet's.
 func (d *Directory) inPod(id string, pod *Pod) *Container {
 	key := id
 	if id == "" {
@@ -143,6 +146,11 @@ func (d *Directory) inPod(id string, pod *Pod) *Container {
 		next.merge()
 	}
 	next.pod = pod
+	if next.merged != nil {
+		without := *next.merged
+		without.Pod = nil
+		next.merged = &without
+	}
 	next.merged = next.merged.with(&Container{ID: id, Pod: pod, From: []string{"pod"}})
 	d.containers.Add(key, next)
 	return next.merged
@@ -246,7 +254,11 @@ func (d *Directory) failed(s *source, err error) {
 	}
 	before := s.state.Load()
 	s.state.Store(&State{Source: s.Name(), Error: err, Since: time.Now()})
-	if before.Ready || before.Error == nil || before.Error.Error() != err.Error() {
+	switch {
+	case !before.Ready && before.Error != nil && before.Error.Error() == err.Error():
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+		d.log.Debug("a source of containers is not there", "source", s.Name(), "error", err.Error())
+	default:
 		d.log.Warn("containers are not watched: what is known of new ones may be incomplete until they are", "source", s.Name(), "error", err.Error())
 	}
 }

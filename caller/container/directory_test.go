@@ -242,6 +242,12 @@ func TestPodIsKnownBeforeItsContainer(t *testing.T) {
 		if got := d.Get("a", "u"); got.Pod.Container != "web" {
 			t.Errorf("%+v", got.Pod)
 		}
+		kubernetes.tell(func(l Listener) { l.Here(&Container{ID: "c", Name: "n", Pod: &Pod{UID: "forged", Name: "other"}}) })
+		for range 2 {
+			if got := d.Get("c", "u"); got.Name != "n" || got.Pod.Name != "p" || got.Pod.UID != "u" {
+				t.Errorf("labels are believed against the cgroup: %+v", got.Pod)
+			}
+		}
 		if d.Get("", "") != nil || d.Get("b", "unknown") != nil {
 			t.Error("something is known of nothing")
 		}
