@@ -23,6 +23,9 @@ const (
 	HeaderForwardedFor = "X-Forwarded-For"
 )
 
+// TagsPath is what the paths of the instance's tags begin with.
+const TagsPath = "/latest/meta-data/tags/instance/"
+
 // TokenPath is the only path that hands out session tokens; under a dated version it answers 403.
 const TokenPath = "/latest/api/token"
 

@@ -45,12 +45,25 @@ var facts = map[string]func(*Facts) []string{
 	"service":         services,
 }
 
+// ServiceVariables are those of OpenTelemetry and Datadog that name a service.
+var ServiceVariables = []string{"OTEL_SERVICE_NAME", "DD_SERVICE"}
+
+// Service is the name by which a caller's service goes; "" if it has none.
+func Service(f *Facts) string {
+	for _, name := range services(f) {
+		if name != "" {
+			return name
+		}
+	}
+	return ""
+}
+
 // services are the names by which a caller's service goes, those that its maker chose first.
 func services(f *Facts) []string {
 	labels := pod(f).Labels
 	return []string{
 		pod(f).Annotations["backstage.io/kubernetes-id"], labels["backstage.io/kubernetes-id"],
-		f.Env["OTEL_SERVICE_NAME"], f.Env["DD_SERVICE"],
+		f.Env[ServiceVariables[0]], f.Env[ServiceVariables[1]],
 		labels["tags.datadoghq.com/service"], labels["app.kubernetes.io/name"], labels["app"],
 		of(f).Labels["com.datadoghq.tags.service"], of(f).Labels["com.docker.compose.service"],
 		pod(f).Workload.Name, task(f).Service, task(f).Family, strings.TrimSuffix(f.Unit, ".service"),

@@ -1,0 +1,292 @@
+package attribution
+
+import (
+	"cmp"
+	"maps"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/imds-bridge/imds-bridge/caller"
+	"github.com/imds-bridge/imds-bridge/caller/container"
+	"github.com/imds-bridge/imds-bridge/caller/owner"
+	"github.com/imds-bridge/imds-bridge/caller/software"
+	"github.com/imds-bridge/imds-bridge/imds"
+	"github.com/imds-bridge/imds-bridge/imds/client"
+)
+
+// defaultSize remembers that many processes.
+const defaultSize = 16384
+
+// Options are what an Attributor asks. Each may be left out.
+type Options struct {
+	Containers *container.Directory
+	Software   *software.Finder
+	Rules      []owner.Rule
+	Mapping    *owner.Mapping
+	// Tags returns the tags of the instance that are known by now.
+	Tags func() map[string]string
+	// Proc is where the procfs of the initial pid namespace is mounted; "" means /proc.
+	Proc string
+	// Size is how many processes are remembered; 0 means 16384.
+	Size int
+}
+
+// Attributor attributes calls. It is safe for concurrent use.
+type Attributor struct {
+	options   Options
+	variables []string
+	known     *lru.Cache[image, *subject]
+}
+
+// image tells apart what a process can be, as package caller does.
+type image struct {
+	pid      uint32
+	started  time.Duration
+	execID   uint64
+	cgroupID uint64
+}
+
+// New returns an Attributor. It keeps nothing open.
+func New(o Options) *Attributor {
+	o.Proc = cmp.Or(o.Proc, "/proc")
+	a := &Attributor{options: o, variables: variables(o.Rules)}
+	a.known, _ = lru.New[image, *subject](cmp.Or(max(o.Size, 0), defaultSize)) // fails for a size below 1 alone
+	return a
+}
+
+// variables are those that rules name, and those that name a service.
+func variables(rules []owner.Rule) []string {
+	names := append([]string{}, owner.ServiceVariables...)
+	for _, name := range owner.Variables(rules) {
+		if name != owner.ServiceVariables[0] && name != owner.ServiceVariables[1] {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Meet is told of each caller while it waits for its answer, since a short-lived one is gone after it.
+// What takes longer than some system calls is begun in the background.
+func (a *Attributor) Meet(c *caller.Caller) {
+	if c == nil || !c.Complete || c.PID == 0 {
+		return
+	}
+	key := image{c.PID, c.Origin.Started, c.ExecID, c.CgroupID}
+	if _, ok := a.known.Get(key); ok {
+		return
+	}
+	s := &subject{env: readEnv(a.options.Proc, c.PID, a.variables)}
+	if _, raced, _ := a.known.PeekOrAdd(key, s); raced {
+		return
+	}
+	if a.options.Containers != nil {
+		a.options.Containers.Get(place(c))
+	}
+	if a.options.Software != nil {
+		a.options.Software.Of(c)
+	}
+}
+
+// Of attributes a call.
+func (a *Attributor) Of(call Call) *Attribution {
+	c := call.Caller
+	if c == nil || !c.Complete || c.PID == 0 {
+		return &Attribution{Who: nobody, Client: client.Identify(client.Evidence{UserAgent: call.UserAgent})}
+	}
+	a.Meet(c)
+	s, ok := a.known.Get(image{c.PID, c.Origin.Started, c.ExecID, c.CgroupID})
+	if !ok {
+		s = &subject{} // pushed out meanwhile
+	}
+	return s.attribute(a, call)
+}
+
+// Known returns what was attributed of a process last, and how many of its calls were of which kind; nil
+// if it made none that are remembered.
+func (a *Attributor) Known(pid uint32) *Record {
+	var latest *Record
+	for _, key := range a.known.Keys() {
+		if key.pid != pid {
+			continue
+		}
+		if s, ok := a.known.Peek(key); ok {
+			if r := s.record(); r != nil && (latest == nil || r.Last.After(latest.Last)) {
+				latest = r
+			}
+		}
+	}
+	return latest
+}
+
+// Record is what is remembered of a process's calls.
+type Record struct {
+	Attribution
+	V1, V2, Tokens uint64 // calls
+	Last           time.Time
+}
+
+// subject is one process.
+type subject struct {
+	env map[string]string // does not change
+
+	mu      sync.Mutex
+	history client.History
+	who     *Who
+	tags    map[string]string // of the instance, for which who holds
+	clients [2]claim          // of the User-Agents seen last
+	rec     Record
+}
+
+// claim is a User-Agent, and whose it is taken to be.
+type claim struct {
+	userAgent string
+	who       *Who // for which this holds
+	client    client.Client
+}
+
+func (s *subject) attribute(a *Attributor, call Call) *Attribution {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.history.Add(client.Call{
+		At: call.Start, Kind: call.Kind, Path: call.Path, Route: call.Route, Status: call.Status,
+		Answered: call.Answered, Took: call.End.Sub(call.Start), OtherNetwork: call.OtherNetwork,
+	})
+	s.learn(a, call.Caller)
+	t := &Attribution{Who: s.who, Client: s.clientOf(call), Waste: s.history.Waste()}
+	if call.Kind == imds.V1 {
+		t.Advice = client.Advise(t.Client, client.Seen{
+			Kind: call.Kind, Path: call.Path, OtherNetwork: call.OtherNetwork, History: &s.history,
+		})
+	}
+	s.count(call, t)
+	return t
+}
+
+func (s *subject) count(call Call, t *Attribution) {
+	advice := s.rec.Advice // of the last v1 call: that is what is to be done
+	s.rec.Attribution, s.rec.Last = *t, call.Start
+	switch call.Kind {
+	case imds.V1:
+		s.rec.V1++
+		advice = t.Advice
+	case imds.V2:
+		s.rec.V2++
+	case imds.TokenRequest:
+		s.rec.Tokens++
+	}
+	s.rec.Advice = advice
+}
+
+func (s *subject) record() *Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rec.Last.IsZero() {
+		return nil
+	}
+	r := s.rec
+	return &r
+}
+
+// learn asks again what is known, and keeps what it has where nothing is new.
+func (s *subject) learn(a *Attributor, c *caller.Caller) {
+	var found *container.Container
+	if a.options.Containers != nil {
+		found = a.options.Containers.Get(place(c))
+	}
+	var runs *software.Software
+	if s.who != nil {
+		runs = s.who.Software
+	}
+	if runs == nil && a.options.Software != nil {
+		if known, ok := a.options.Software.Of(c); ok {
+			runs = known
+		}
+	}
+	var tags map[string]string
+	if a.options.Tags != nil {
+		tags = a.options.Tags()
+	}
+	if s.who != nil && s.who.Container == found && s.who.Software == runs && maps.Equal(s.tags, tags) {
+		return
+	}
+	s.tags = tags
+	s.who = a.who(c, s, found, runs)
+}
+
+func (a *Attributor) who(c *caller.Caller, s *subject, in *container.Container, runs *software.Software) *Who {
+	f := owner.Facts{
+		Container: in, Executable: c.Executable, Script: c.Program.Script, User: c.User, Env: s.env, Tags: s.tags,
+	}
+	if c.Place != nil {
+		f.Unit = c.Place.Unit
+	}
+	if runs != nil {
+		f.Package = cmp.Or(runs.ScriptPackage.Name, runs.Package.Name)
+	}
+	return &Who{
+		Container: in, Software: runs,
+		Owner:   owner.Find(a.options.Rules, a.options.Mapping, &f),
+		Service: owner.Service(&f),
+	}
+}
+
+// clientOf remembers the answers to the User-Agents seen last: most processes have one or two.
+func (s *subject) clientOf(call Call) client.Client {
+	for _, known := range s.clients {
+		if known.who == s.who && known.userAgent == call.UserAgent {
+			return known.client
+		}
+	}
+	found := client.Identify(evidence(call, s.who))
+	s.clients[1] = s.clients[0]
+	s.clients[0] = claim{shorten(call.UserAgent), s.who, found}
+	return found
+}
+
+// maxUserAgent is more than any that is in the table; longer ones are identified anew each time.
+const maxUserAgent = 256
+
+func shorten(s string) string { return s[:min(len(s), maxUserAgent)] }
+
+func evidence(call Call, who *Who) client.Evidence {
+	c := call.Caller
+	e := client.Evidence{UserAgent: call.UserAgent, Executable: c.Executable, Script: c.Program.Script}
+	for _, p := range c.Ancestors {
+		e.Parents = append(e.Parents, cmp.Or(p.Script, p.Executable))
+	}
+	s := who.Software
+	if s == nil {
+		return e
+	}
+	if s.Program.Ecosystem == software.Go {
+		e.Script = cmp.Or(s.Program.Name, e.Script)
+	}
+	e.Package = client.Package(packageOf(s))
+	for _, l := range s.Libraries {
+		e.Libraries = append(e.Libraries, client.Library{Ecosystem: l.Ecosystem, Name: l.Name, Version: l.Version})
+	}
+	return e
+}
+
+// packageOf is that of the script, since the interpreter's says nothing of what it runs.
+func packageOf(s *software.Software) (p struct{ Name, Version string }) {
+	of := s.Package
+	if s.ScriptPackage.Name != "" {
+		of = s.ScriptPackage
+	}
+	p.Name, p.Version = of.Name, of.Version
+	return p
+}
+
+// place is by what a directory knows a caller's container.
+func place(c *caller.Caller) (id, podUID string) {
+	if c.Place != nil {
+		podUID = c.Place.PodUID
+	}
+	if c.ContainerRuntime == "lxc" {
+		return "", podUID
+	}
+	return c.ContainerID, podUID
+}

@@ -1,0 +1,9 @@
+package attribution
+
+import (
+	"testing"
+
+	"github.com/imds-bridge/imds-bridge/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
