@@ -9,7 +9,7 @@ TOOL = go tool -modfile=$(CURDIR)/tools/go.mod
 # A package and the command or file that shows that it is there: see .ci/need.
 NEEDED_BY_DEMO := curl
 NEEDED_BY_TEST := $(NEEDED_BY_DEMO) gcc libc6-dev:/usr/include/stdlib.h jq iproute2:ip iptables \
-	docker.io:dockerd systemd:systemd-analyze default-jdk-headless:javac nodejs:node npm \
+	docker.io:dockerd containerd:ctr runc podman crun rpm db-util:db_load systemd:systemd-analyze default-jdk-headless:javac nodejs:node npm \
 	python3-boto:/usr/lib/python3/dist-packages/boto python3-boto3:/usr/lib/python3/dist-packages/boto3
 NEEDED_BY_GENERATE := clang-19 llvm-19:llvm-strip-19
 NEEDED_BY_LINT := clang-format-19
@@ -34,7 +34,7 @@ demo: build ## Show the main job in a network namespace of its own
 	@.ci/root $(BINARY) demo
 
 test: build ## Run all tests; the last line counts them
-	@.ci/need $(NEEDED_BY_TEST)
+	@.ci/need $(NEEDED_BY_TEST) $(NEEDED_BY_KERNELS)
 	@.ci/test
 
 test-chaos: ## Break the bridge in every way, at length; CHAOS='-page docs/reliability.md' keeps the table

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -17,6 +18,9 @@ type Options struct {
 	// Status is what /readyz says.
 	Status  func() Status
 	Metrics http.Handler
+	// Callers is what /callers?pid= says of the calls of a process, to be shown as JSON; false if it made
+	// none that are remembered. nil: there is no such page.
+	Callers func(pid uint32) (any, bool)
 	Logger  *slog.Logger // takes the HTTP server's own errors
 }
 
@@ -34,7 +38,7 @@ type Status struct {
 // Server answers on the listeners of [Listen]. Make it with [New], end it with Close.
 type Server struct{ http http.Server }
 
-// New returns a server of /healthz, /readyz, /metrics and /debug/pprof/.
+// New returns a server of /healthz, /readyz, /metrics, /callers and /debug/pprof/.
 func New(o Options) *Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -49,6 +53,9 @@ func New(o Options) *Server {
 		answer(w, code, s)
 	})
 	mux.Handle("/metrics", o.Metrics)
+	if o.Callers != nil {
+		mux.HandleFunc("/callers", func(w http.ResponseWriter, r *http.Request) { showCaller(w, r, o.Callers) })
+	}
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -107,6 +114,21 @@ func isLocal(r *http.Request) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.IsLoopback()
+}
+
+// showCaller answers of one process: who asks has its pid, and the pages of all would be many.
+func showCaller(w http.ResponseWriter, r *http.Request, callers func(pid uint32) (any, bool)) {
+	pid, err := strconv.ParseUint(r.URL.Query().Get("pid"), 10, 32)
+	if err != nil || pid == 0 {
+		answer(w, http.StatusBadRequest, map[string]any{"error": "ask for /callers?pid=<number>"})
+		return
+	}
+	known, ok := callers(uint32(pid))
+	if !ok {
+		answer(w, http.StatusNotFound, map[string]any{"error": "no call of that process is remembered"})
+		return
+	}
+	answer(w, http.StatusOK, known)
 }
 
 func answer(w http.ResponseWriter, status int, body any) {

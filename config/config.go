@@ -15,15 +15,16 @@ import (
 // Config holds every setting. The tags are the key in the file, the meaning, and, for a closed set,
 // the values allowed; environment variables, flags and docs/config.md are derived from them.
 type Config struct {
-	Redirector string     `yaml:"redirector" allowed:"auto ebpf iptables none" doc:"What brings calls to the bridge: a kernel hook on connect() (Linux 5.10 or newer), rules of iptables, or nothing, so that calls are watched only. auto takes the first of ebpf and iptables that this host can do, and says which."`
-	Fail       string     `yaml:"fail" allowed:"open closed" doc:"What becomes of calls while the bridge is dead, hung or stopped: they go to IMDS as they are, or they are refused until it is back or imds-bridge cleanup ends that."`
-	Mode       string     `yaml:"mode" allowed:"observe upgrade enforce" doc:"What becomes of v1 calls from the bridge's own network namespace: passed as they came, made with the bridge's own token, or refused."`
-	Containers Containers `yaml:"containers" doc:"Calls from other network namespaces, which are containers in the main."`
-	Redirect   Redirect   `yaml:"redirect" doc:"How calls are brought to the bridge."`
-	Upstream   Upstream   `yaml:"upstream" doc:"The metadata service."`
-	Limits     Limits     `yaml:"limits" doc:"What callers may take."`
-	Admin      Admin      `yaml:"admin" doc:"Health, readiness, metrics and profiles."`
-	Log        Log        `yaml:"log" doc:"The JSON lines on standard error."`
+	Redirector  string      `yaml:"redirector" allowed:"auto ebpf iptables none" doc:"What brings calls to the bridge: a kernel hook on connect() (Linux 5.10 or newer), rules of iptables, or nothing, so that calls are watched only. auto takes the first of ebpf and iptables that this host can do, and says which."`
+	Fail        string      `yaml:"fail" allowed:"open closed" doc:"What becomes of calls while the bridge is dead, hung or stopped: they go to IMDS as they are, or they are refused until it is back or imds-bridge cleanup ends that."`
+	Mode        string      `yaml:"mode" allowed:"observe upgrade enforce" doc:"What becomes of v1 calls from the bridge's own network namespace: passed as they came, made with the bridge's own token, or refused."`
+	Containers  Containers  `yaml:"containers" doc:"Calls from other network namespaces, which are containers in the main."`
+	Redirect    Redirect    `yaml:"redirect" doc:"How calls are brought to the bridge."`
+	Upstream    Upstream    `yaml:"upstream" doc:"The metadata service."`
+	Limits      Limits      `yaml:"limits" doc:"What callers may take."`
+	Attribution Attribution `yaml:"attribution" doc:"What is found out of callers beside their process. Nothing here holds up a call."`
+	Admin       Admin       `yaml:"admin" doc:"Health, readiness, metrics and profiles."`
+	Log         Log         `yaml:"log" doc:"The JSON lines on standard error."`
 
 	from map[string]string // where a setting came from, by path; default if missing
 }
@@ -65,6 +66,23 @@ type Limits struct {
 	IdleTimeout          time.Duration `yaml:"idle_timeout" doc:"For the next request on a connection that is kept open."`
 	Callers              int           `yaml:"callers" doc:"Callers whose identity is remembered."`
 }
+
+// Attribution are the settings of what is found out of callers.
+type Attribution struct {
+	Docker     string `yaml:"docker" doc:"Sockets of Docker's or Podman's API, which tell of containers: paths apart by spaces, auto for root's own, or empty for none. Access to such a socket is root on the host: see docs/attribution.md."`
+	CRI        string `yaml:"cri" doc:"The same for the CRI of containerd and CRI-O."`
+	Kubernetes string `yaml:"kubernetes" allowed:"auto on off" doc:"Whether the API server tells of this node's pods; auto in a pod that has a service account and attribution.node."`
+	Node       string `yaml:"node" doc:"The name of the Kubernetes node, from the downward API."`
+	ECS        string `yaml:"ecs" allowed:"auto on off" doc:"Whether the agent of Amazon ECS tells of tasks; auto where it answers on 127.0.0.1:51678."`
+	Owner      string `yaml:"owner" doc:"Where the owner of a caller is looked for, in this order: sources apart by spaces, some with a key. See docs/attribution.md."`
+	OwnerFile  string `yaml:"owner_file" doc:"Who owns what: a table (.csv) or a Backstage catalog (.yaml), for the source file."`
+}
+
+// DefaultOwner asks for a team first, then for a service, then for what runs it.
+const DefaultOwner = "file pod.label:team pod.label:owner pod.annotation:team container.label:team container.label:owner " +
+	"pod.label:app.kubernetes.io/part-of pod.label:tags.datadoghq.com/service pod.label:app.kubernetes.io/name " +
+	"container.label:com.datadoghq.tags.service env:OTEL_SERVICE_NAME env:DD_SERVICE pod.workload ecs.service ecs.family " +
+	"container.label:com.docker.compose.service container.name unit package user"
 
 // Admin are the settings of the admin listener.
 type Admin struct {
@@ -111,6 +129,13 @@ func Default() Config {
 			WriteTimeout:         5 * time.Second,
 			IdleTimeout:          30 * time.Second,
 			Callers:              16384,
+		},
+		Attribution: Attribution{
+			Docker:     "auto",
+			CRI:        "auto",
+			Kubernetes: "auto",
+			ECS:        "auto",
+			Owner:      DefaultOwner,
 		},
 		Admin: Admin{Listen: "127.0.0.1:8255"},
 		Log:   Log{Level: slog.LevelInfo},

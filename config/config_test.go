@@ -60,6 +60,13 @@ limits.read_timeout=5s
 limits.write_timeout=5s
 limits.idle_timeout=30s
 limits.callers=16384
+attribution.docker=auto
+attribution.cri=auto
+attribution.kubernetes=auto
+attribution.node=
+attribution.ecs=auto
+attribution.owner=` + DefaultOwner + `
+attribution.owner_file=
 admin.listen=127.0.0.1:8255
 log.level=info
 `
@@ -129,6 +136,10 @@ func TestEverySettingByEverySource(t *testing.T) {
 		Limits: Limits{
 			Connections: 6, ConnectionsPerCaller: 7, HeaderBytes: 8000, BodyBytes: 9,
 			ReadTimeout: time.Second, WriteTimeout: 2 * time.Second, IdleTimeout: time.Hour, Callers: 10,
+		},
+		Attribution: Attribution{
+			Docker: "/run/a.sock /run/b.sock", CRI: "/run/c.sock", Kubernetes: "on", Node: "node-1", ECS: "off",
+			Owner: "pod.label:team unit", OwnerFile: "/etc/owners.csv",
 		},
 		Admin: Admin{Listen: "unix:/run/imds bridge/\"admin\".sock"},
 		Log:   Log{Level: slog.LevelError},

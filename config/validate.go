@@ -35,7 +35,7 @@ const maxEntries = 1 << 20
 // Validate returns all problems at once, each naming the key, its value and what is allowed.
 func (c Config) Validate() error {
 	v := validator{settings: index(&c), from: c.from}
-	for _, path := range []string{"redirector", "fail", "mode", "containers.v1", "containers.tokens", "log.level"} {
+	for _, path := range []string{"redirector", "fail", "mode", "containers.v1", "containers.tokens", "attribution.kubernetes", "attribution.ecs", "log.level"} {
 		allowed := v.settings[path].allowed
 		v.check(path, slices.Contains(allowed, v.settings[path].String()), "must be "+anyOf(allowed))
 	}
@@ -63,6 +63,11 @@ func (c Config) Validate() error {
 	v.within("limits.read_timeout", c.Limits.ReadTimeout, time.Millisecond, time.Hour)
 	v.within("limits.write_timeout", c.Limits.WriteTimeout, time.Millisecond, time.Hour)
 	v.within("limits.idle_timeout", c.Limits.IdleTimeout, time.Millisecond, time.Hour)
+
+	v.check("attribution.docker", isSockets(c.Attribution.Docker), `must be absolute paths apart by spaces, auto, or "" for none`)
+	v.check("attribution.cri", isSockets(c.Attribution.CRI), `must be absolute paths apart by spaces, auto, or "" for none`)
+	v.check("attribution.kubernetes", c.Attribution.Kubernetes != "on" || c.Attribution.Node != "", "needs attribution.node")
+	v.check("attribution.owner_file", c.Attribution.OwnerFile == "" || filepath.IsAbs(c.Attribution.OwnerFile), `must be an absolute path, or "" for none`)
 
 	v.check("admin.listen", c.Admin.Listen == "" || c.Admin.Listen != c.Redirect.Listen.String() && c.Admin.Listen != c.Redirect.Listen6.String(),
 		"must not be redirect.listen")
@@ -94,6 +99,18 @@ func (v *validator) between(path string, n, least, most int) {
 
 func (v *validator) within(path string, d, least, most time.Duration) {
 	v.check(path, least <= d && d <= most, fmt.Sprintf("must be from %s to %s", shortDuration(least), shortDuration(most)))
+}
+
+func isSockets(text string) bool {
+	if text == "auto" {
+		return true
+	}
+	for path := range strings.FieldsSeq(text) {
+		if !filepath.IsAbs(path) {
+			return false
+		}
+	}
+	return true
 }
 
 func isPort(a netip.AddrPort) bool {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -32,6 +33,8 @@ func init() {
 // callCounts are what became of the calls of a workload.
 type callCounts struct {
 	Calls, Failed int
+	Straight      int      // v1 calls that IMDS itself refused, for it requires tokens
+	Refused       int      // by connect()
 	Errors        []string // the first ones
 	Slowest       time.Duration
 }
@@ -65,6 +68,12 @@ func callUntil(in io.Reader, kinds []string) (c callCounts) {
 			c.Calls++
 			if err != nil {
 				c.Failed++
+				switch {
+				case kind == "v1" && errors.Is(err, errUnauthorized):
+					c.Straight++
+				case errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ECONNREFUSED):
+					c.Refused++
+				}
 				if len(c.Errors) < 5 {
 					c.Errors = append(c.Errors, kind+": "+err.Error())
 				}
@@ -84,6 +93,8 @@ func call(kind string) (err error) {
 	return err
 }
 
+var errUnauthorized = errors.New("401 Unauthorized")
+
 func ask(method, path, name, value string) (string, error) {
 	request, err := http.NewRequest(method, "http://169.254.169.254/latest/"+path, nil)
 	if err != nil {
@@ -99,6 +110,9 @@ func ask(method, path, name, value string) (string, error) {
 	}
 	defer answer.Body.Close()
 	body, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode == http.StatusUnauthorized {
+		err = errUnauthorized
+	}
 	if err == nil && answer.StatusCode != http.StatusOK {
 		err = errors.New(answer.Status)
 	}

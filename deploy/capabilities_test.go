@@ -3,6 +3,7 @@ package deploy
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -17,47 +18,92 @@ import (
 	"github.com/imds-bridge/imds-bridge/redirect/owner"
 )
 
-// needed is what the code says that it needs.
-var needed = sorted(slices.Concat(hook.Capabilities, caller.Capabilities))
+// What the code says that it needs, with the hook and with rules of iptables.
+var (
+	needed        = sorted(slices.Concat(hook.Capabilities, caller.Capabilities))
+	neededByRules = slices.Compact(sorted(slices.Concat(iptables.Capabilities, owner.Capabilities, caller.Capabilities)))
+)
 
-func TestServiceHasTheNeededCapabilities(t *testing.T) {
+const (
+	hookUnit  = "imds-bridge.service"
+	rulesUnit = "imds-bridge-iptables.service"
+)
+
+func TestServicesHaveTheNeededCapabilities(t *testing.T) {
 	t.Parallel()
-	for _, setting := range []string{"CapabilityBoundingSet", "AmbientCapabilities"} {
-		if got := sorted(serviceSetting(t, setting)); !slices.Equal(got, needed) {
-			t.Errorf("%s=%v, want %v", setting, got, needed)
+	for _, s := range []struct {
+		unit, setting string
+		want          []string
+	}{
+		{hookUnit, "CapabilityBoundingSet", needed},
+		{hookUnit, "AmbientCapabilities", needed},
+		{rulesUnit, "CapabilityBoundingSet", neededByRules}, // root's by being root
+	} {
+		if got := sorted(serviceSetting(t, s.unit, s.setting)); !slices.Equal(got, s.want) {
+			t.Errorf("%s: %s=%v, want %v", s.unit, s.setting, got, s.want)
 		}
 	}
 }
 
-// What the unit promises besides: it is active once the hook is proven, a restart loses no call, a bridge
-// that died is cleaned up after and one that hangs started again, the maps of kernels before 5.11 fit, and
-// no new privileges can be had.
-func TestServiceKeepsItsPromises(t *testing.T) {
+// What the units promise besides: they are active once redirection is proven, a restart loses no call, a
+// bridge that died is cleaned up after and one that hangs started again, the maps of kernels before 5.11 fit,
+// and no new privileges can be had.
+func TestServicesKeepTheirPromises(t *testing.T) {
 	t.Parallel()
-	for setting, want := range map[string]string{
-		"Type":                   "notify",
-		"ExecStop":               "-+/usr/bin/imds-bridge prepare-restart",
-		"FileDescriptorStoreMax": "16",
-		"ExecStopPost":           "-/usr/bin/imds-bridge cleanup --keep-refusing",
-		"WatchdogSec":            "30",
-		"LimitMEMLOCK":           "infinity",
-		"NoNewPrivileges":        "yes",
+	for unit, promises := range map[string]map[string]string{
+		hookUnit: {
+			"ExecStart":              "/usr/bin/imds-bridge run",
+			"ExecStop":               "-+/usr/bin/imds-bridge prepare-restart",
+			"FileDescriptorStoreMax": "16",
+			"LimitMEMLOCK":           "infinity",
+		},
+		rulesUnit: {"ExecStart": "/usr/bin/imds-bridge run --redirector=iptables"},
 	} {
-		if got := strings.Join(serviceSetting(t, setting), " "); got != want {
-			t.Errorf("%s=%s, want %s", setting, got, want)
+		maps.Copy(promises, map[string]string{
+			"Type":            "notify",
+			"ExecStopPost":    "-/usr/bin/imds-bridge cleanup --keep-refusing",
+			"Restart":         "always",
+			"WatchdogSec":     "30",
+			"LimitNOFILE":     "65536",
+			"OOMScoreAdjust":  "-900",
+			"NoNewPrivileges": "yes",
+		})
+		for setting, want := range promises {
+			if got := strings.Join(serviceSetting(t, unit, setting), " "); got != want {
+				t.Errorf("%s: %s=%s, want %s", unit, setting, got, want)
+			}
+		}
+	}
+}
+
+// The systemd of Amazon Linux 2 is 219. It knows these settings, and takes the values of some of them in
+// this way alone; see its systemd.exec(5).
+func TestServiceForOldHostsIsReadByTheirSystemd(t *testing.T) {
+	t.Parallel()
+	known := strings.Fields(`Description Documentation Conflicts After Before WantedBy
+		Type ExecStartPre ExecStart ExecStopPost PermissionsStartOnly EnvironmentFile Restart RestartSec
+		StartLimitInterval TimeoutStartSec TimeoutStopSec WatchdogSec RuntimeDirectory
+		CapabilityBoundingSet LimitNOFILE NoNewPrivileges OOMScoreAdjust PrivateDevices PrivateTmp ProtectHome
+		ProtectSystem RestrictAddressFamilies SystemCallArchitectures UMask`)
+	for _, match := range regexp.MustCompile(`(?m)^(\w+)=(.*)$`).FindAllStringSubmatch(read(t, "systemd/"+rulesUnit), -1) {
+		setting, value := match[1], match[2]
+		if !slices.Contains(known, setting) {
+			t.Errorf("%s= is not known to systemd 219, or not to this test", setting)
+		}
+		if setting == "ProtectSystem" && value == "strict" || strings.HasPrefix(setting, "Exec") && strings.Contains(value[:2], "+") {
+			t.Errorf("%s=%s: systemd 219 takes it for something else", setting, value)
 		}
 	}
 }
 
 func TestReadersAreToldTheNeededCapabilities(t *testing.T) {
 	t.Parallel()
-	byRules := sorted(slices.Concat(iptables.Capabilities, owner.Capabilities, caller.Capabilities))
 	for _, c := range []struct {
 		page, line string // the first one that begins so
 		want       []string
 	}{
 		{"../README.md", "| `ebpf` |", needed},
-		{"../README.md", "| `iptables` |", byRules},
+		{"../README.md", "| `iptables` |", neededByRules},
 	} {
 		_, after, found := strings.Cut(read(t, c.page), "\n"+c.line)
 		line, _, _ := strings.Cut(after, "\n")
@@ -68,12 +114,12 @@ func TestReadersAreToldTheNeededCapabilities(t *testing.T) {
 	}
 }
 
-// serviceSetting returns the words of a setting of the unit.
-func serviceSetting(t *testing.T, name string) []string {
+// serviceSetting returns the words of a setting of a unit.
+func serviceSetting(t *testing.T, unit, name string) []string {
 	t.Helper()
-	line := regexp.MustCompile(`(?m)^` + name + `=(.*)$`).FindStringSubmatch(read(t, "systemd/imds-bridge.service"))
+	line := regexp.MustCompile(`(?m)^` + name + `=(.*)$`).FindStringSubmatch(read(t, "systemd/"+unit))
 	if line == nil {
-		t.Fatalf("no %s", name)
+		t.Fatalf("%s: no %s", unit, name)
 	}
 	return strings.Fields(line[1])
 }

@@ -14,23 +14,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestServiceIsVerifiedBySystemd(t *testing.T) {
+func TestServicesAreVerifiedBySystemd(t *testing.T) {
 	t.Parallel()
-	// systemd looks whether the program is there.
-	unit := strings.Replace(read(t, "systemd/imds-bridge.service"), "=/usr/bin/imds-bridge ", "=/bin/true ", 1)
-	file := filepath.Join(t.TempDir(), "imds-bridge.service")
-	if err := os.WriteFile(file, []byte(unit), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", file).CombinedOutput()
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-	// Of a setting that it does not know it only speaks.
-	for line := range strings.Lines(string(out)) {
-		if strings.Contains(line, "imds-bridge.service") {
-			t.Error(line)
-		}
+	for _, name := range []string{hookUnit, rulesUnit} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// systemd looks whether the program is there.
+			unit := strings.Replace(read(t, "systemd/"+name), "=/usr/bin/imds-bridge ", "=/bin/true ", 1)
+			file := filepath.Join(t.TempDir(), name)
+			if err := os.WriteFile(file, []byte(unit), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.Command("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", file).CombinedOutput()
+			if err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+			// Of a setting that it does not know it only speaks.
+			for line := range strings.Lines(string(out)) {
+				if strings.Contains(line, name) {
+					t.Error(line)
+				}
+			}
+		})
 	}
 }
 
@@ -63,19 +68,25 @@ func TestServiceNeedsNoRoot(t *testing.T) {
 
 func serviceCapabilities(t *testing.T) []uintptr {
 	t.Helper()
-	bits := map[string]uintptr{
-		"CAP_BPF":        unix.CAP_BPF,
-		"CAP_NET_ADMIN":  unix.CAP_NET_ADMIN,
-		"CAP_PERFMON":    unix.CAP_PERFMON,
-		"CAP_SYS_PTRACE": unix.CAP_SYS_PTRACE,
-	}
 	var capabilities []uintptr
-	for _, name := range serviceSetting(t, "AmbientCapabilities") {
-		bit, ok := bits[name]
-		if !ok {
-			t.Fatalf("the unit has %s, which the test does not know", name)
-		}
-		capabilities = append(capabilities, bit)
+	for _, name := range serviceSetting(t, hookUnit, "AmbientCapabilities") {
+		capabilities = append(capabilities, capabilityBit(t, name))
 	}
 	return capabilities
+}
+
+func capabilityBit(t *testing.T, name string) uintptr {
+	t.Helper()
+	bit, ok := map[string]uintptr{
+		"CAP_BPF":             unix.CAP_BPF,
+		"CAP_DAC_READ_SEARCH": unix.CAP_DAC_READ_SEARCH,
+		"CAP_NET_ADMIN":       unix.CAP_NET_ADMIN,
+		"CAP_NET_RAW":         unix.CAP_NET_RAW,
+		"CAP_PERFMON":         unix.CAP_PERFMON,
+		"CAP_SYS_PTRACE":      unix.CAP_SYS_PTRACE,
+	}[name]
+	if !ok {
+		t.Fatalf("a unit has %s, which the test does not know", name)
+	}
+	return bit
 }

@@ -1,81 +1,76 @@
 package e2e
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"os"
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// With fail: closed no call goes straight while the bridge is dead, hung or stopped. Each is refused at
-// connect(), and none waits.
-func TestFailClosedRefusesCalls(t *testing.T) {
-	mountBPF(t)
-	for _, r := range redirectors {
-		t.Run(r.name, func(t *testing.T) { checkFailsClosed(t, r) })
-	}
+// With fail: closed no call goes straight once a bridge was ready, at whatever moments it and those after
+// it die, of their start or after it. Without one each is refused at connect().
+func TestFailClosedWhenKilled(t *testing.T) {
+	t.Parallel()
+	withEach(t, true, func(t *testing.T, s setting) {
+		s.checkEnds(t, "SIGKILL", min(s.stops, 10), func(b *bridge) []period {
+			time.Sleep(s.untilKilled + rand.N(300*time.Millisecond))
+			return []period{b.kill(t)}
+		})
+	})
 }
 
-func checkFailsClosed(t *testing.T, r redirector) {
-	closed := r.options()
-	closed.flags = append(closed.flags, "--fail=closed")
-	for _, c := range []struct {
-		name     string
-		patience time.Duration // until calls are refused
-		fail     func(t *testing.T, b *bridge) (back func())
-	}{
-		{"SIGKILL", 0, func(t *testing.T, b *bridge) func() {
-			b.kill(t)
-			return nil
-		}},
-		{"SIGTERM", 0, func(t *testing.T, b *bridge) func() {
+func TestFailClosedWhenTerminated(t *testing.T) {
+	t.Parallel()
+	withEach(t, true, func(t *testing.T, s setting) {
+		s.checkEnds(t, "SIGTERM", min(s.stops, 3), func(b *bridge) []period {
+			await(t, "the bridge is ready", 10*time.Second, func() bool { return b.said(t, "ready") })
 			b.stop(t)
 			return nil
-		}},
-		{"SIGSTOP", untilStraight, func(t *testing.T, b *bridge) func() {
-			b.signal(t, syscall.SIGSTOP)
-			return func() { b.signal(t, syscall.SIGCONT) }
-		}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			i := newFaultyInstance(t)
-			b := i.startBridge(t, closed)
-			s := i.startStream(t, 4)
-			s.awaitBridged(t, 5*time.Second)
-			failed := time.Now()
-			back := c.fail(t, b)
-			without := period{from: time.Now().Add(c.patience)}
-			time.Sleep(c.patience + untilStraight)
-			without.to = time.Now()
-			if back == nil {
-				i.startBridge(t, closed)
-			} else {
-				back()
-			}
-			s.awaitBridged(t, 5*time.Second)
-			made := s.stop(t)
-
-			o := outcome{Fault: c.name + ", " + r.name + ", fail: closed", Times: 1, Straight: unknown}
-			o.count(made)
-			o.Back = made.that(func(c call) bool { return c.Refused }).until(without.to)
-			o.tell(t)
-			if past := made.that(call.straight); len(past) > 0 {
-				t.Errorf("went straight: %s", past)
-			}
-			refused := made.within(without)
-			if other := refused.that(func(c call) bool { return !c.Refused || c.stuckFor(untilStraight/2) }); len(other) > 0 || len(refused) == 0 {
-				t.Errorf("of %d calls not refused at once: %s", len(refused), other)
-			}
-			checkLost(t, made, []period{{failed, made.that(func(c call) bool { return c.Refused }).last()}})
 		})
+	})
+}
+
+// checkEnds ends one bridge after the other. It wants calls to be refused from each end to the next start, no
+// call to fail in another way but those under way when end says so, and the last bridge to serve.
+func (s setting) checkEnds(t *testing.T, fault string, times int, end func(*bridge) (underWay []period)) {
+	t.Helper()
+	t.Parallel()
+	i := newFaultyInstance(t)
+	b, callers := s.begin(t, i)
+	var lost, without []period
+	for n := range times {
+		lost = append(lost, end(b)...)
+		from := time.Now()
+		time.Sleep(untilStraight / 5)
+		without = append(without, period{from, time.Now()})
+		if n+1 < times {
+			b = i.launchBridge(t, s.options())
+		}
+	}
+	again := time.Now()
+	i.startBridge(t, s.options())
+	callers.awaitBridged(t, 5*time.Second)
+	made := callers.stop(t)
+
+	o := s.outcome(fault, times)
+	o.count(made)
+	o.Back = made.that(s.away).until(again)
+	o.tell(t)
+	s.checkLost(t, made, lost)
+	s.checkAway(t, made, without)
+	for _, p := range without {
+		if served := made.within(p).that(func(c call) bool { return !s.away(c) }); len(served) > 0 {
+			t.Errorf("not refused without a bridge: %s", served)
+		}
 	}
 }
 
 // imds-bridge cleanup ends it: calls go straight again.
 func TestCleanupEndsFailClosed(t *testing.T) {
-	mountBPF(t)
 	i := newFaultyInstance(t)
+	i.closes(t)
 	b := i.startBridge(t, bridgeOptions{flags: []string{"--fail=closed", "--log.level=info"}})
 	b.kill(t)
 	s := i.startStream(t, 2)
@@ -93,31 +88,20 @@ func TestCleanupEndsFailClosed(t *testing.T) {
 	i.checkNothingStays(t)
 }
 
-func (c call) stuckFor(d time.Duration) bool { return c.Took > d }
-
-func (cs calls) last() (moment time.Time) {
-	for _, c := range cs {
-		if c.ended().After(moment) {
-			moment = c.ended()
-		}
-	}
-	return moment
-}
-
-// mountBPF mounts the file system in which hooks are pinned, where systemd has not. A bridge does not: a
-// mount of its own would be gone with it.
-func mountBPF(t *testing.T) {
+// closes is for a bridge that fails closed: it gives hooks a place to be pinned, and takes away at the
+// end of the test what is pinned there.
+func (i *instance) closes(t *testing.T) {
 	t.Helper()
-	const at = "/sys/fs/bpf"
-	var s unix.Statfs_t
-	if err := unix.Statfs(at, &s); err != nil || s.Type == unix.BPF_FS_MAGIC {
-		return
-	}
-	if err := unix.Mount("bpf", at, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700"); err != nil {
+	if err := mountBPF(); err != nil {
 		t.Fatal(err)
 	}
+	info, err := os.Stat(i.Cgroup())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pins := fmt.Sprintf("%s/imds-bridge-%d", bpf, info.Sys().(*syscall.Stat_t).Ino)
 	t.Cleanup(func() {
-		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+		if err := os.RemoveAll(pins); err != nil {
 			t.Error(err)
 		}
 	})

@@ -14,7 +14,7 @@ var scratch string
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
-func testMain(m *testing.M) int {
+func testMain(m *testing.M) (code int) {
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "these tests make network namespaces and cgroups: run them as root")
 		return 1
@@ -28,6 +28,12 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(scratch)
+	defer func() {
+		if err := unmountBPF(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}()
 	return m.Run()
 }
 

@@ -11,13 +11,16 @@ import (
 )
 
 // Connections in great number bring the bridge to the limit of its cgroup, and the kernel kills it.
-func TestNeverInTheWayAtItsMemoryLimit(t *testing.T) {
+func TestNeverInTheWayAtItsMemoryLimit(t *testing.T) { withEach(t, false, checkMemory) }
+
+func TestFailClosedAtItsMemoryLimit(t *testing.T) { withEach(t, true, checkMemory) }
+
+func checkMemory(t *testing.T, s setting) {
 	i := newFaultyInstance(t)
-	s := i.startStream(t, 4)
-	b := i.startBridge(t, quietly)
+	b, callers := s.begin(t, i)
 	m := newMemory(t)
 	m.add(t, b.cmd.Process.Pid)
-	s.awaitBridged(t, 5*time.Second)
+	callers.awaitBridged(t, 5*time.Second)
 
 	limited := time.Now()
 	m.limit(t, m.used(t)+2<<20)
@@ -36,17 +39,18 @@ func TestNeverInTheWayAtItsMemoryLimit(t *testing.T) {
 		p.stop(t)
 	}
 	again := time.Now()
-	i.startBridge(t, quietly)
-	s.awaitBridged(t, 5*time.Second)
-	made := s.stop(t)
+	i.startBridge(t, s.options())
+	callers.awaitBridged(t, 5*time.Second)
+	made := callers.stop(t)
 
-	o := outcome{Fault: "memory limit", Times: 1}
+	o := s.outcome("memory limit", 1)
 	o.count(made)
-	o.Straight = made.failed().within(period{died, time.Now()}).until(died)
-	o.Back = made.that(call.straight).until(again)
+	o.Straight = made.that(s.failed).within(period{died, time.Now()}).until(died)
+	o.Back = made.that(s.away).until(again)
 	o.tell(t)
 	const noticed = 300 * time.Millisecond // a death is noticed later than it comes
-	checkLost(t, made, []period{{limited, limited.Add(untilStraight)}, {died.Add(-noticed), died}})
+	s.checkLost(t, made, []period{{limited, limited.Add(untilStraight)}, {died.Add(-noticed), died.Add(s.lingers)}})
+	s.checkAway(t, made, []period{{died, again}})
 }
 
 // memory is a cgroup that limits memory: one of the first version where that has the controller.

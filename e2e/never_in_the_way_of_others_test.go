@@ -21,50 +21,59 @@ func user(n int) *syscall.Credential {
 
 // 10,000 connections that send nothing, of one process, of many processes of one user, and of many users.
 func TestNeverInTheWayOfOthersWithSilentConnections(t *testing.T) {
+	for _, c := range crowds {
+		t.Run(c.name, func(t *testing.T) { withHook(t, false, c.check) })
+	}
+}
+
+func TestFailClosedWithSilentConnections(t *testing.T) { withHook(t, true, crowds[0].check) }
+
+// crowd is who holds the connections.
+type crowd struct {
+	name             string
+	processes, users int
+}
+
+var crowds = []crowd{
+	{"one process", 1, 1},
+	{"twenty processes", 20, 1},
+	{"twenty users", 20, 20},
+}
+
+func (c crowd) check(t *testing.T, s setting) {
 	const (
 		connections = 10_000
 		within      = 3 * time.Second // they are opened: faster than any accident
 	)
-	for _, c := range []struct {
-		name             string
-		processes, users int
-	}{
-		{"one process", 1, 1},
-		{"twenty processes", 20, 1},
-		{"twenty users", 20, 20},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			i := newFaultyInstance(t)
-			s := i.startStream(t, 4)
-			b := i.startBridge(t, quietly)
-			s.awaitBridged(t, 5*time.Second)
-			quiet := period{from: time.Now()}
-			var silent []*silentProcess
-			for n := range c.processes {
-				silent = append(silent, i.launchSilent(t, connections/c.processes, within/connections*time.Duration(c.processes), user(n%c.users)))
-			}
-			open := 0
-			for _, p := range silent {
-				open += p.open(t)
-			}
-			time.Sleep(2 * time.Second)
-			quiet.to = time.Now()
-			t.Logf("%d connections were open, the bridge's resident set is %s", open, b.resident(t))
-			for _, p := range silent {
-				p.stop(t)
-			}
-			s.awaitBridged(t, 5*time.Second)
-			checkOthers(t, outcome{Fault: "10,000 silent connections of " + c.name}, s.stop(t), quiet)
-		})
+	i := newFaultyInstance(t)
+	b, callers := s.begin(t, i)
+	quiet := period{from: time.Now()}
+	var silent []*silentProcess
+	for n := range c.processes {
+		silent = append(silent, i.launchSilent(t, connections/c.processes, within/connections*time.Duration(c.processes), user(n%c.users)))
 	}
+	open := 0
+	for _, p := range silent {
+		open += p.open(t)
+	}
+	time.Sleep(2 * time.Second)
+	quiet.to = time.Now()
+	t.Logf("%d connections were open, the bridge's resident set is %s", open, b.resident(t))
+	for _, p := range silent {
+		p.stop(t)
+	}
+	callers.awaitBridged(t, 5*time.Second)
+	s.checkOthers(t, "10,000 silent connections of "+c.name, callers.stop(t), quiet)
 }
 
 // One process calls as fast as it can, with more at once than its share.
-func TestNeverInTheWayOfOthersInAFlood(t *testing.T) {
+func TestNeverInTheWayOfOthersInAFlood(t *testing.T) { withHook(t, false, checkFlood) }
+
+func TestFailClosedInAFlood(t *testing.T) { withHook(t, true, checkFlood) }
+
+func checkFlood(t *testing.T, s setting) {
 	i := newFaultyInstance(t)
-	s := i.startStream(t, 4)
-	i.startBridge(t, quietly)
-	s.awaitBridged(t, 5*time.Second)
+	_, callers := s.begin(t, i)
 	high := period{from: time.Now()}
 	flood := i.startCaller(t, user(0), "-every=0", "-at-once=200")
 	time.Sleep(3 * time.Second)
@@ -76,21 +85,21 @@ func TestNeverInTheWayOfOthersInAFlood(t *testing.T) {
 	if n := len(flood.calls().within(high)); n < 1000 {
 		t.Errorf("the flood was of %d calls: this test saw nothing", n)
 	}
-	s.awaitBridged(t, 5*time.Second)
-	checkOthers(t, outcome{Fault: "flood by one caller"}, s.stop(t), high)
+	callers.awaitBridged(t, 5*time.Second)
+	s.checkOthers(t, "flood by one caller", callers.stop(t), high)
 }
 
 // checkOthers wants all calls of others to be answered in good time. Where the machine has no time left
-// for the bridge some go straight.
-func checkOthers(t *testing.T, o outcome, made calls, during period) {
+// for the bridge some go straight, which shows by those of IMDSv1, or are refused, whichever they are.
+func (s setting) checkOthers(t *testing.T, fault string, made calls, during period) {
 	t.Helper()
-	o.Times, o.Straight, o.Back = 1, unknown, unknown
+	o := s.outcome(fault, 1)
 	o.count(made)
 	o.tell(t)
-	checkLost(t, made, nil)
+	s.checkLost(t, made, nil)
 	others := made.within(during)
-	if past := others.that(call.straight); len(past) > len(others)/10 {
-		t.Errorf("of %d calls not upgraded: %s", len(others), past)
+	if away := others.that(s.away).kind("v1"); len(away) > len(others)/4 {
+		t.Errorf("of %d calls these found no bridge: %s", len(others), away)
 	}
 	p50, p99 := others.percentile(50), others.percentile(99)
 	if p99 > untilStraight {

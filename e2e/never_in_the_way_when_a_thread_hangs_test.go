@@ -14,50 +14,62 @@ import (
 // taken for a bridge that serves.
 func TestNeverInTheWayWhenAThreadHangs(t *testing.T) {
 	t.Parallel()
+	withFirst(t, false, checkThreadHangs)
+}
+
+func TestFailClosedWhenAThreadHangs(t *testing.T) {
+	t.Parallel()
+	withFirst(t, true, checkThreadHangs)
+}
+
+func checkThreadHangs(t *testing.T, s setting) {
+	t.Parallel()
 	i := newFaultyInstance(t)
-	s := i.startStream(t, 4)
-	b := i.startBridge(t, quietly)
+	b, callers := s.begin(t, i)
 	var hangs []period
-	for range *rounds {
+	for range s.times(1) {
 		for _, thread := range b.threads(t) {
-			s.awaitBridged(t, 5*time.Second)
-			hangs = append(hangs, hang(func() (resume func()) {
+			callers.awaitBridged(t, 5*time.Second)
+			hangs = append(hangs, s.hang(func() (resume func()) {
 				return trace(t, func(tr *tracer) error { return tr.hold(thread) }).end
 			}))
 		}
 	}
-	s.awaitBridged(t, 5*time.Second)
-	made := s.stop(t)
-	for n, h := range hangs {
-		// A thread that idles when it is held takes the others with it only once it is given work.
-		if stuck := made.within(h).that(call.stuck); len(stuck) > 0 {
-			hangs[n].from = stuck[0].began()
-		}
-	}
-	checkHangs(t, outcome{Fault: "one thread hangs"}, made, hangs)
+	callers.awaitBridged(t, 5*time.Second)
+	made := callers.stop(t)
+	s.checkHangs(t, "one thread hangs", made, hangs)
 }
 
 // One that accepts hangs, and all else goes on: what only looks at a clock takes this for a bridge in
 // good health.
 func TestNeverInTheWayWhenAcceptingHangs(t *testing.T) {
 	t.Parallel()
+	withEach(t, false, checkAcceptingHangs)
+}
+
+func TestFailClosedWhenAcceptingHangs(t *testing.T) {
+	t.Parallel()
+	withEach(t, true, checkAcceptingHangs)
+}
+
+func checkAcceptingHangs(t *testing.T, s setting) {
+	t.Parallel()
 	i := newFaultyInstance(t)
-	s := i.startStream(t, 4)
-	b := i.startBridge(t, quietly)
+	b, callers := s.begin(t, i)
 	var hangs []period
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		for range *rounds {
-			s.awaitBridged(t, 5*time.Second)
-			hangs = append(hangs, hang(func() (resume func()) {
+		for range s.times(1) {
+			callers.awaitBridged(t, 5*time.Second)
+			hangs = append(hangs, s.hang(func() (resume func()) {
 				threads := b.threads(t)
 				return trace(t, func(tr *tracer) error { return tr.holdAccept(b, threads, family) }).end
 			}))
 		}
 	}
-	s.awaitBridged(t, 5*time.Second)
-	made := s.stop(t)
-	checkHangs(t, outcome{Fault: "accept hangs"}, made, hangs)
-	checkStraight(t, made, hangs)
+	callers.awaitBridged(t, 5*time.Second)
+	made := callers.stop(t)
+	s.checkHangs(t, "accept hangs", made, hangs)
+	s.checkAway(t, made, hangs)
 }
 
 func (b *bridge) threads(t *testing.T) (threads []int) {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,8 +13,17 @@ import (
 // The log goes to a file on a disk that is full. Once there is room it goes on.
 func TestNeverInTheWayOnAFullDisk(t *testing.T) {
 	t.Parallel()
+	withEach(t, false, checkFullDisk)
+}
+
+func TestFailClosedOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	withEach(t, true, checkFullDisk)
+}
+
+func checkFullDisk(t *testing.T, s setting) {
+	t.Parallel()
 	i := newFaultyInstance(t)
-	s := i.startStream(t, 4)
 	disk, err := os.MkdirTemp(scratch, "disk")
 	if err != nil {
 		t.Fatal(err)
@@ -31,14 +41,13 @@ func TestNeverInTheWayOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	b := i.launchBridgeLoggingTo(t, log)
-	s.awaitBridged(t, 10*time.Second)
+	b, callers := s.beginLoggingTo(t, i, log)
 
 	var full unix.Statfs_t
 	await(t, "the disk is full", 10*time.Second, func() bool {
 		return unix.Statfs(disk, &full) == nil && full.Bfree == 0
 	})
-	without := hang(func() (resume func()) {
+	without := s.hang(func() (resume func()) {
 		return func() {
 			if err := log.Truncate(0); err != nil {
 				t.Fatal(err)
@@ -49,14 +58,14 @@ func TestNeverInTheWayOnAFullDisk(t *testing.T) {
 		file, err := log.Stat()
 		return err == nil && file.Size() > 0
 	})
-	i.checkUnharmed(t, s, b, "disk full", without)
+	s.checkUnharmed(t, callers, b, "disk full", without)
 }
 
 // The log goes to a pipe that nobody reads, as when journald hangs.
 func TestNeverInTheWayWhenItsLogIsStuck(t *testing.T) {
 	t.Parallel()
 	i := newFaultyInstance(t)
-	s := i.startStream(t, 4)
+	s := setting{redirector: redirectors[0]}
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -66,17 +75,37 @@ func TestNeverInTheWayWhenItsLogIsStuck(t *testing.T) {
 	if _, err := unix.FcntlInt(writer.Fd(), unix.F_SETPIPE_SZ, os.Getpagesize()); err != nil {
 		t.Fatal(err)
 	}
-	b := i.launchBridgeLoggingTo(t, writer)
-	s.awaitBridged(t, 10*time.Second)
-	i.checkUnharmed(t, s, b, "log stuck", hang(func() (resume func()) { return func() {} }))
+	b, callers := s.beginLoggingTo(t, i, writer)
+	s.checkUnharmed(t, callers, b, "log stuck", s.hang(func() (resume func()) { return func() {} }))
+}
+
+// beginLoggingTo is begin with a bridge whose log goes to a file, and is long.
+func (s setting) beginLoggingTo(t *testing.T, i *instance, log *os.File) (b *bridge, callers *stream) {
+	t.Helper()
+	if s.closed {
+		i.closes(t)
+		b = i.launchBridgeLoggingTo(t, s, log)
+		await(t, "the bridge is ready", 10*time.Second, func() bool {
+			said, err := os.ReadFile(log.Name())
+			return err == nil && bytes.Contains(said, []byte(`"msg":"ready"`))
+		})
+	}
+	callers = i.startStream(t, 4)
+	if !s.closed {
+		b = i.launchBridgeLoggingTo(t, s, log)
+	}
+	callers.awaitBridged(t, 10*time.Second)
+	return b, callers
 }
 
 // launchBridgeLoggingTo lets a file take all that the bridge has to say. It is killed at the end of the
 // test, if it lives by then.
-func (i *instance) launchBridgeLoggingTo(t *testing.T, log *os.File) *bridge {
+func (i *instance) launchBridgeLoggingTo(t *testing.T, s setting, log *os.File) *bridge {
 	t.Helper()
 	b := &bridge{exited: make(chan struct{})}
-	b.cmd = command(t, "run", "--redirect.cgroup="+i.Cgroup(), "--admin.listen=", "--log.level=debug")
+	flags := append([]string{"run", "--redirect.cgroup=" + i.Cgroup(), "--admin.listen="}, s.options().flags...)
+	b.cmd = command(t, append(flags, "--log.level=debug")...)
+	b.cmd.Env = append(b.cmd.Env, "RUNTIME_DIRECTORY="+i.runtime)
 	b.cmd.Stdout, b.cmd.Stderr = log, log
 	if err := i.Host().Start(b.cmd); err != nil {
 		t.Fatal(err)
@@ -92,9 +121,9 @@ func (i *instance) launchBridgeLoggingTo(t *testing.T, log *os.File) *bridge {
 	return b
 }
 
-// checkUnharmed wants each call in a period, and at the end of the bridge, to be answered, and those of
-// the period by the bridge. It ends in time.
-func (i *instance) checkUnharmed(t *testing.T, s *stream, b *bridge, fault string, during period) {
+// checkUnharmed wants each call in a period to be answered by the bridge, and none to be lost at its end,
+// which comes in time.
+func (s setting) checkUnharmed(t *testing.T, callers *stream, b *bridge, fault string, during period) {
 	t.Helper()
 	b.terminate()
 	select {
@@ -103,12 +132,12 @@ func (i *instance) checkUnharmed(t *testing.T, s *stream, b *bridge, fault strin
 		t.Error("SIGTERM did not end the bridge")
 	}
 	time.Sleep(200 * time.Millisecond)
-	made := s.stop(t)
-	o := outcome{Fault: fault, Times: 1, Straight: unknown, Back: unknown}
+	made := callers.stop(t)
+	o := s.outcome(fault, 1)
 	o.count(made)
 	o.tell(t)
-	checkLost(t, made, nil)
-	if lost := made.within(during).that(call.straight); len(lost) > 0 {
-		t.Errorf("not upgraded: %s", lost)
+	s.checkLost(t, made, nil)
+	if away := made.within(during).that(s.away); len(away) > 0 {
+		t.Errorf("found no bridge: %s", away)
 	}
 }

@@ -14,39 +14,37 @@ import (
 // The bridge is killed at moments of its start and after it, and started again as systemd would.
 func TestNeverInTheWayWhenKilled(t *testing.T) {
 	t.Parallel()
-	for _, r := range redirectors {
-		t.Run(r.name, func(t *testing.T) {
-			t.Parallel()
-			i := newFaultyInstance(t)
-			s := i.startStream(t, 4)
-			var deaths, but []period
-			for range r.kills * *rounds {
-				b := i.launchBridge(t, r.options())
-				time.Sleep(r.untilKilled + rand.N(300*time.Millisecond))
-				death := b.kill(t)
-				time.Sleep(r.untilRestarted)
-				deaths = append(deaths, death)
-				but = append(but, period{death.from, death.to.Add(r.lingers)})
-			}
-			made := s.stop(t)
+	withEach(t, false, func(t *testing.T, s setting) {
+		t.Parallel()
+		i := newFaultyInstance(t)
+		callers := i.startStream(t, 4)
+		var deaths, but []period
+		for range s.times(s.kills) {
+			b := i.launchBridge(t, s.options())
+			time.Sleep(s.untilKilled + rand.N(300*time.Millisecond))
+			death := b.kill(t)
+			time.Sleep(s.untilRestarted)
+			deaths = append(deaths, death)
+			but = append(but, period{death.from, death.to.Add(s.lingers)})
+		}
+		made := callers.stop(t)
 
-			o := outcome{Fault: "SIGKILL, " + r.name, Times: len(deaths), Back: unknown}
-			o.count(made)
-			for _, d := range deaths {
-				o.Straight = max(o.Straight, made.failed().within(period{d.from, d.to.Add(max(r.lingers, r.untilRestarted))}).until(d.from))
-			}
-			o.tell(t)
-			checkLost(t, made, but)
-			if upgraded, straight := made.that(call.bridged), made.that(call.straight); len(upgraded) == 0 || len(straight) == 0 {
-				t.Errorf("%d calls by IMDSv1 were upgraded and %d went straight: this test saw nothing", len(upgraded), len(straight))
-			}
+		o := s.outcome("SIGKILL", len(deaths))
+		o.count(made)
+		for _, d := range deaths {
+			o.Straight = max(o.Straight, made.failed().within(period{d.from, d.to.Add(max(s.lingers, s.untilRestarted))}).until(d.from))
+		}
+		o.tell(t)
+		s.checkLost(t, made, but)
+		if upgraded, straight := made.that(call.bridged), made.that(call.straight); len(upgraded) == 0 || len(straight) == 0 {
+			t.Errorf("%d calls by IMDSv1 were upgraded and %d went straight: this test saw nothing", len(upgraded), len(straight))
+		}
 
-			i.checkNothingStays(t)
-			// The next one takes over what a dead bridge cannot take away.
-			i.startBridge(t, r.options()).stop(t)
-			i.checkAddresses(t, false)
-		})
-	}
+		i.checkNothingStays(t)
+		// The next one takes over what a dead bridge cannot take away.
+		i.startBridge(t, s.options()).stop(t)
+		i.checkAddresses(t, false)
+	})
 }
 
 // kill returns from when to when the bridge died: its files are closed before its end can be seen.

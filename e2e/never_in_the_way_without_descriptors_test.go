@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -10,13 +11,23 @@ import (
 // Connections that say nothing take the last descriptors that the bridge may have.
 func TestNeverInTheWayWithoutDescriptors(t *testing.T) {
 	t.Parallel()
+	withEach(t, false, checkDescriptors)
+}
+
+func TestFailClosedWithoutDescriptors(t *testing.T) {
+	t.Parallel()
+	withEach(t, true, checkDescriptors)
+}
+
+func checkDescriptors(t *testing.T, s setting) {
+	t.Parallel()
+	s.cuts = true
 	i := newFaultyInstance(t)
-	s := i.startStream(t, 4)
-	b := i.startBridge(t, quietly)
+	b, callers := s.begin(t, i)
 	var hangs []period
-	for range *rounds {
-		s.awaitBridged(t, 5*time.Second)
-		hangs = append(hangs, hang(func() (resume func()) {
+	for range s.times(1) {
+		callers.awaitBridged(t, 5*time.Second)
+		hangs = append(hangs, s.hang(func() (resume func()) {
 			before := b.limitFiles(t, 64)
 			silent := i.startSilent(t, 100, user(0))
 			return func() {
@@ -25,8 +36,17 @@ func TestNeverInTheWayWithoutDescriptors(t *testing.T) {
 			}
 		}))
 	}
-	s.awaitBridged(t, 5*time.Second)
-	checkHangs(t, outcome{Fault: "no file descriptors"}, s.stop(t), hangs)
+	callers.awaitBridged(t, 5*time.Second)
+	made := callers.stop(t)
+	s.checkHangs(t, "no file descriptors", made, hangs)
+	if cut := made.that(call.cut); len(cut) > len(made)/10 {
+		t.Errorf("of %d calls cut off: %s", len(made), cut)
+	}
+}
+
+// cut tells that the connection ended without an answer.
+func (c call) cut() bool {
+	return strings.HasSuffix(c.Error, ": EOF") || strings.HasSuffix(c.Error, ": connection reset by peer")
 }
 
 // limitFiles sets how many descriptors the bridge may have: the soft limit, which can be lifted again.

@@ -42,9 +42,6 @@ func (c call) straight() bool { return c.Kind == "v1" && c.Status == http.Status
 
 func (c call) failed() bool { return c.Error != "" && !c.straight() }
 
-// stuck tells that a call found nobody to answer it in time, though somebody may have done so in the end.
-func (c call) stuck() bool { return c.failed() || c.Took > untilStraight }
-
 func (c call) bridged() bool { return c.Kind == "v1" && c.Error == "" }
 
 func (c call) String() string {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/hex"
+	"net/http"
 	"path/filepath"
 	"reflect"
 	"testing"
@@ -26,31 +27,20 @@ func TestTracesReachACollector(t *testing.T) {
 	if call.err != nil {
 		t.Fatalf("curl: %v, %s", call.err, call.stderr)
 	}
-	var server *span
-	var all []span
-	await(t, "the span of the call", 5*time.Second, func() bool {
-		all = c.spans(t)
-		for n := range all {
-			if all[n].Kind == spanpb.Span_SPAN_KIND_SERVER && all[n].attributes["process.pid"] == call.Process.Pid {
-				server = &all[n]
-			}
-		}
-		return server != nil
-	})
-	const route = "/latest/meta-data/iam/security-credentials/{role}"
-	if server.Name != "GET "+route || len(server.ParentSpanId) != 0 {
+	server, all := c.spanOf(t, call.Process.Pid)
+	if server.Name != "GET "+roleRoute || len(server.ParentSpanId) != 0 {
 		t.Errorf("server span %q with parent %x, want a root span named by the route", server.Name, server.ParentSpanId)
 	}
 	if len(server.Links) != 1 || hex.EncodeToString(server.Links[0].TraceId) != theirs || hex.EncodeToString(server.TraceId) == theirs {
 		t.Errorf("trace %x with links %v, want one of its own that links to the caller's, %s", server.TraceId, server.Links, theirs)
 	}
 	checkAttributes(t, *server, map[string]any{
-		"http.request.method": "GET", "http.route": route, "http.response.status_code": 200,
+		"http.request.method": "GET", "http.route": roleRoute, "http.response.status_code": 200,
 		"url.path": role, "url.scheme": "http",
 		"server.address": "169.254.169.254", "server.port": 80, "network.type": "ipv4", "network.transport": "tcp",
 		"process.pid": call.Process.Pid, "process.executable.name": "curl", "process.executable.path": evalSymlinks(t, call.Path),
 		"process.owner": "root", "process.user.id": 0,
-		"imds.version": "v1", "imds.upgraded": true, "imds.verdict": "upgrade", "imds.sensitive": true, "imds.route": route,
+		"imds.version": "v1", "imds.upgraded": true, "imds.verdict": "upgrade", "imds.sensitive": true, "imds.route": roleRoute,
 	})
 	if got := server.resource["service.name"]; got != "imds-bridge" {
 		t.Errorf("service.name is %v", got)
@@ -65,7 +55,7 @@ func TestTracesReachACollector(t *testing.T) {
 			checkAttributes(t, s, map[string]any{"server.address": "169.254.169.254", "server.port": 80})
 		}
 	}
-	if want := []string{"GET " + route, "PUT /latest/api/token", "GET " + route}; !reflect.DeepEqual(names, want) {
+	if want := []string{"GET " + roleRoute, "PUT /latest/api/token", "GET " + roleRoute}; !reflect.DeepEqual(names, want) {
 		t.Errorf("client spans %q, want %q", names, want)
 	}
 	for _, r := range i.imds.Requests() {
@@ -79,6 +69,52 @@ func TestTracesReachACollector(t *testing.T) {
 			t.Errorf("nothing came to %s", path)
 		}
 	}
+}
+
+// With nothing redirected a call has one span, by whoever made it, and nothing that the bridge did for it.
+func TestTracesOfWatchedCallsReachACollector(t *testing.T) {
+	t.Parallel()
+	i := newInstance(t, simulator.Options{})
+	c := i.startCollector(t)
+	b := i.startBridge(t, bridgeOptions{flags: []string{"--redirector=none"}, env: c.env()})
+	caller := i.startHeld(t) // it lives until it is named
+	if status := caller.ask(t); status != http.StatusOK {
+		t.Fatalf("the caller gets %d", status)
+	}
+	b.calls(t, 1, pid(caller.cmd.Process.Pid))
+	server, all := c.spanOf(t, caller.cmd.Process.Pid)
+	const path = "/latest/meta-data/instance-id"
+	if server.Name != "GET "+path || len(server.ParentSpanId) != 0 {
+		t.Errorf("server span %q with parent %x, want a root span named by the route", server.Name, server.ParentSpanId)
+	}
+	checkAttributes(t, *server, map[string]any{
+		"http.request.method": "GET", "http.route": path, "http.response.status_code": 200,
+		"url.path": path, "network.type": "ipv4", "network.transport": "tcp",
+		"process.pid": caller.cmd.Process.Pid, "process.executable.path": evalSymlinks(t, debianPython), "process.owner": "root",
+		"imds.version": "v1", "imds.upgraded": false, "imds.verdict": "pass", "imds.reason": "watched", "imds.sensitive": false,
+	})
+	for _, s := range all {
+		if s.Kind == spanpb.Span_SPAN_KIND_CLIENT {
+			t.Errorf("a bridge that only watches has made a call: span %s", s.Name)
+		}
+	}
+}
+
+const roleRoute = "/latest/meta-data/iam/security-credentials/{role}"
+
+// spanOf waits for a call's span by its caller, and returns it with all that there are.
+func (c *collector) spanOf(t *testing.T, pid int) (server *span, all []span) {
+	t.Helper()
+	await(t, "the span of the call", 5*time.Second, func() bool {
+		all = c.spans(t)
+		for n := range all {
+			if all[n].Kind == spanpb.Span_SPAN_KIND_SERVER && all[n].attributes["process.pid"] == pid {
+				server = &all[n]
+			}
+		}
+		return server != nil
+	})
+	return server, all
 }
 
 func checkAttributes(t *testing.T, s span, want map[string]any) {

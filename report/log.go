@@ -5,13 +5,14 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/imds-bridge/imds-bridge/attribution"
 	"github.com/imds-bridge/imds-bridge/caller"
 	"github.com/imds-bridge/imds-bridge/imds"
 	"github.com/imds-bridge/imds-bridge/policy"
 )
 
 // logCall writes one line of a call: v1 calls and refusals for all to see, the rest at debug.
-func logCall(ctx context.Context, logger *slog.Logger, c *Call) {
+func logCall(ctx context.Context, logger *slog.Logger, c *Call, known *attribution.Attribution) {
 	level := levelOf(c)
 	if !logger.Enabled(ctx, level) {
 		return
@@ -40,7 +41,7 @@ func logCall(ctx context.Context, logger *slog.Logger, c *Call) {
 	if c.Cause != nil {
 		a = append(a, slog.String("cause", shorten(c.Cause.Error())))
 	}
-	logger.LogAttrs(ctx, level, "imds call", a...)
+	logger.LogAttrs(ctx, level, "imds call", append(a, clientValues(known)...)...)
 }
 
 func levelOf(c *Call) slog.Level {
@@ -55,7 +56,7 @@ func levelOf(c *Call) slog.Level {
 }
 
 func callerValue(who person) slog.Value {
-	a := make([]slog.Attr, 0, 20)
+	a := make([]slog.Attr, 0, 32)
 	if who.hasProcess() {
 		a = append(a,
 			slog.Int("pid", int(who.PID)),
@@ -91,7 +92,7 @@ func callerValue(who person) slog.Value {
 	if len(who.Ancestors) > 0 {
 		a = append(a, slog.Any("ancestors", ancestors(who.Ancestors)))
 	}
-	return slog.GroupValue(a...)
+	return slog.GroupValue(append(a, whoValues(who)...)...)
 }
 
 type ancestor struct {

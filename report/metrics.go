@@ -9,6 +9,8 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/semconv/v1.43.0/httpconv"
+
+	"github.com/imds-bridge/imds-bridge/attribution"
 )
 
 // metrics are the instruments of calls. Every label is from a closed set.
@@ -17,17 +19,21 @@ type metrics struct {
 	duration httpconv.ServerRequestDuration
 	upstream httpconv.ClientRequestDuration
 
-	sets sync.Map // labels of a call -> metric.MeasurementOption: there are few, and they recur
+	attributed metric.Int64Counter
+	owned      map[attributedLabels]metric.MeasurementOption // touched by report alone
+	sets       sync.Map                                      // labels of a call -> metric.MeasurementOption: there are few, and they recur
 }
 
 func newMetrics(provider metric.MeterProvider) (*metrics, error) {
 	meter := provider.Meter("github.com/imds-bridge/imds-bridge/report")
-	m := &metrics{}
-	var errs [3]error
+	m := &metrics{owned: make(map[attributedLabels]metric.MeasurementOption)}
+	var errs [4]error
 	m.requests, errs[0] = meter.Int64Counter("imds.requests", metric.WithUnit("{request}"),
 		metric.WithDescription("Requests that callers made, by version, verdict, route and status."))
 	m.duration, errs[1] = httpconv.NewServerRequestDuration(meter)
 	m.upstream, errs[2] = httpconv.NewClientRequestDuration(meter)
+	m.attributed, errs[3] = meter.Int64Counter("imds.attributed_requests", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests that callers made, by version, owner and client, and what is to be done about them."))
 	for _, err := range errs {
 		if err != nil {
 			return nil, err
@@ -56,6 +62,33 @@ func (m *metrics) recordLegs(legs []Leg) {
 		key := labels{method: knownMethod(legs[i].Method), status: legs[i].Status}
 		m.upstream.Inst().Record(context.Background(), legs[i].End.Sub(legs[i].Start).Seconds(), m.option(key, legLabels))
 	}
+}
+
+// attributedLabels tell calls apart by who is to do something about them.
+type attributedLabels struct{ version, owner, client, advice string }
+
+// maxAttributed bounds the series: owners are names that others choose.
+const maxAttributed = 1000
+
+// overflow takes the calls of owners beyond that: OpenTelemetry, Metrics SDK, "Overflow attribute", has
+// the same for whole series.
+const overflow = "_OTHER"
+
+func (m *metrics) recordAttributed(c *Call, known *attribution.Attribution) {
+	key := attributedLabels{c.Kind.String(), known.Owner.Name, known.Client.Name, string(known.Advice.Code)}
+	option, ok := m.owned[key]
+	if !ok && len(m.owned) >= maxAttributed {
+		key.owner = overflow
+		option, ok = m.owned[key]
+	}
+	if !ok {
+		option = metric.WithAttributeSet(attribute.NewSet(pairs{
+			{"imds.version", key.version}, {"imds.owner.name", key.owner},
+			{"imds.client.name", key.client}, {"imds.advice.code", key.advice},
+		}.span()...))
+		m.owned[key] = option
+	}
+	m.attributed.Add(context.Background(), 1, option)
 }
 
 type labelKind uint8

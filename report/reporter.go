@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/imds-bridge/imds-bridge/attribution"
 	"github.com/imds-bridge/imds-bridge/caller"
 )
 
@@ -31,6 +33,8 @@ type Options struct {
 	MeterProvider  metric.MeterProvider
 	// Tracing tells that spans leave the process; without it none are made.
 	Tracing bool
+	// Attribute says what is known of a call beside its caller. Optional. It does not wait.
+	Attribute func(*Call) *attribution.Attribution
 	// Dropped is told of telemetry that a full queue lost, by signal.
 	Dropped func(signal string)
 }
@@ -43,7 +47,8 @@ type Reporter struct {
 	metrics *metrics
 	dropped func(signal string)
 
-	known map[person]portrait // touched by report alone
+	attribute func(*Call) *attribution.Attribution
+	known     map[person]portrait // touched by report alone
 
 	mu     sync.RWMutex // guards closing calls against sends
 	closed bool
@@ -64,15 +69,16 @@ func New(o Options) (*Reporter, error) {
 		return nil, fmt.Errorf("make metric instruments: %w", err)
 	}
 	r := &Reporter{
-		logger:  o.Logger,
-		metrics: m,
-		dropped: o.Dropped,
-		calls:   make(chan *Call, reportsQueued),
-		traces:  make(chan []endedSpan, reportsQueued),
-		known:   map[person]portrait{},
-		closing: make(chan struct{}),
-		logged:  make(chan struct{}),
-		traced:  make(chan struct{}),
+		logger:    o.Logger,
+		metrics:   m,
+		dropped:   o.Dropped,
+		calls:     make(chan *Call, reportsQueued),
+		traces:    make(chan []endedSpan, reportsQueued),
+		known:     map[person]portrait{},
+		attribute: o.Attribute,
+		closing:   make(chan struct{}),
+		logged:    make(chan struct{}),
+		traced:    make(chan struct{}),
 	}
 	if o.Tracing {
 		r.tracer = o.TracerProvider.Tracer("github.com/imds-bridge/imds-bridge/report")
@@ -114,11 +120,12 @@ func (r *Reporter) report() {
 	defer pause.Stop()
 	for c := range r.calls {
 		ctx := context.Background()
-		who := r.portrait(c)
+		known := r.attributed(c)
+		who := r.portrait(c, known.Who)
 		if r.tracer != nil {
-			ctx = r.trace(ctx, c, who.attributes)
+			ctx = r.trace(ctx, c, append(slices.Clip(who.attributes), clientAttributes(known)...))
 		}
-		logCall(ctx, who.logger, c)
+		logCall(ctx, who.logger, c, known)
 		if len(r.calls) > 0 {
 			continue
 		}
@@ -128,6 +135,18 @@ func (r *Reporter) report() {
 		case <-r.closing:
 		}
 	}
+}
+
+// attributed is what is known of a call; nothing where nobody is asked.
+func (r *Reporter) attributed(c *Call) *attribution.Attribution {
+	if r.attribute == nil {
+		return &attribution.Attribution{Who: &attribution.Who{}}
+	}
+	known := r.attribute(c)
+	if c.Kind != 0 {
+		r.metrics.recordAttributed(c, known)
+	}
+	return known
 }
 
 func (r *Reporter) trace(ctx context.Context, c *Call, who []attribute.KeyValue) context.Context {
@@ -143,6 +162,7 @@ func (r *Reporter) trace(ctx context.Context, c *Call, who []attribute.KeyValue)
 // person is a caller as calls show it.
 type person struct {
 	*caller.Caller
+	*attribution.Who
 	hostNetwork, ambiguous bool
 }
 
@@ -163,11 +183,11 @@ type portrait struct {
 // portraitsKept bounds the portraits; with one more, all are made anew.
 const portraitsKept = 1024
 
-func (r *Reporter) portrait(c *Call) portrait {
+func (r *Reporter) portrait(c *Call, known *attribution.Who) portrait {
 	if c.Caller == nil {
 		return portrait{logger: r.logger}
 	}
-	who := person{c.Caller, c.Peer.OwnNetNS, c.Peer.Ambiguous}
+	who := person{c.Caller, known, c.Peer.OwnNetNS, c.Peer.Ambiguous}
 	p, ok := r.known[who]
 	if !ok {
 		p = portrait{logger: r.logger.With("caller", callerValue(who))}

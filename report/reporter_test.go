@@ -9,6 +9,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 
+	"github.com/imds-bridge/imds-bridge/attribution"
 	"github.com/imds-bridge/imds-bridge/caller"
 )
 
@@ -41,7 +42,7 @@ func TestUnknownCallersAreNotGuessed(t *testing.T) {
 			[]string{"imds.caller.complete", "imds.caller.host_network"},
 		},
 	} {
-		who := person{Caller: &caller.Caller{Origin: c.origin, Started: time.Unix(1e9, 0)}, hostNetwork: true}
+		who := person{Who: &attribution.Who{}, Caller: &caller.Caller{Origin: c.origin, Started: time.Unix(1e9, 0)}, hostNetwork: true}
 		var log, attributes []string
 		for _, a := range callerValue(who).Group() {
 			log = append(log, a.Key)
@@ -62,7 +63,7 @@ func TestHostileCallerIsHarmlessInSpans(t *testing.T) {
 		Client: netip.MustParseAddrPort("192.0.2.1:1"),
 		Caller: &caller.Caller{},
 	}
-	for _, kv := range append(requestAttributes("GET", c, 0), callerAttributes(person{Caller: c.Caller})...) {
+	for _, kv := range append(requestAttributes("GET", c, 0), callerAttributes(person{Caller: c.Caller, Who: &attribution.Who{}})...) {
 		if kv.Value.Type() == attribute.STRING && len(kv.Value.AsString()) > 4*maxText {
 			t.Errorf("%s has %d bytes", kv.Key, len(kv.Value.AsString()))
 		}

@@ -136,7 +136,7 @@ func networkType(a netip.Addr) attribute.KeyValue {
 }
 
 func callerAttributes(who person) []attribute.KeyValue {
-	a := make([]attribute.KeyValue, 0, 20)
+	a := make([]attribute.KeyValue, 0, 48)
 	if who.hasProcess() {
 		a = append(a,
 			semconv.ProcessPID(int(who.PID)),
@@ -182,7 +182,7 @@ func callerAttributes(who person) []attribute.KeyValue {
 	if len(who.Ancestors) > 0 {
 		a = append(a, attribute.String("imds.caller.ancestors", lineage(who.Ancestors)))
 	}
-	return a
+	return append(a, whoAttributes(who)...)
 }
 
 // lineage is the ancestors in one line, the parent first. One string costs an export a fraction of

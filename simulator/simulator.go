@@ -47,7 +47,7 @@ func New(options Options) (*Simulator, error) {
 		tree:   options.Tree,
 		tokens: newTokens(),
 		log:    options.Logger,
-		now:    time.Now,
+		now:    steadyClock(),
 		open:   map[io.Closer]struct{}{},
 	}
 	s.started = s.now()
@@ -182,4 +182,11 @@ func (s *Simulator) pause(d time.Duration) bool {
 	case <-s.closing.Done():
 		return false
 	}
+}
+
+// steadyClock returns a clock that begins with the time of day and then goes on by itself: IMDS is another
+// machine, whose clock stays when somebody sets that of this one.
+func steadyClock() func() time.Time {
+	start := time.Now()
+	return func() time.Time { return start.Add(time.Since(start)) }
 }

@@ -28,21 +28,22 @@ type bridge struct {
 	telemetry *telemetry.Telemetry
 	log       *slog.Logger
 
-	before    *predecessor // whose place this one takes; nil for none
-	listeners []*redirect.Listener
-	admin     *admin.Server
-	cgroup    redirect.Cgroup
-	callers   *caller.Reader
-	owners    *owner.Finder // of connections that no hook recorded
-	reporter  *report.Reporter
-	proxy     *proxy.Proxy // nil where nothing is redirected
-	check     *selfCheck
-	attached  atomic.Pointer[redirector] // nil before attach
-	settle    func() error               // what is done once redirection is proven
-	eyes      *eyes                      // nil where they cannot be had
-	pulse     pulse
-	status    status
-	failed    chan error // ends the run
+	before     *predecessor // whose place this one takes; nil for none
+	listeners  []*redirect.Listener
+	admin      *admin.Server
+	cgroup     redirect.Cgroup
+	callers    *caller.Reader
+	attributor *attributor
+	owners     *owners // of connections that no hook recorded
+	reporter   *report.Reporter
+	proxy      *proxy.Proxy // nil where nothing is redirected
+	check      *selfCheck
+	attached   atomic.Pointer[redirector] // nil before attach
+	settle     func() error               // what is done once redirection is proven
+	eyes       *eyes                      // nil where they cannot be had
+	pulse      pulse
+	status     status
+	failed     chan error // ends the run
 
 	control    *handover.Control // where the next bridge takes over; nil where it cannot
 	succeeded  chan struct{}     // closed when it has
@@ -104,11 +105,15 @@ func (b *bridge) newReporter() (err error) {
 	if b.callers, err = caller.NewReader(caller.Options{Size: b.config.Limits.Callers}); err != nil {
 		return err
 	}
-	if b.owners, err = owner.New(owner.Options{Cgroup: b.cgroup.Path}); err != nil {
+	if b.owners, err = newOwners(owner.Options{Cgroup: b.cgroup.Path}, b.log); err != nil {
+		return err
+	}
+	if b.attributor, err = newAttributor(b.config, b.log); err != nil {
 		return err
 	}
 	t := b.telemetry
 	b.reporter, err = report.New(report.Options{
+		Attribute:      b.attributor.call,
 		Logger:         b.log,
 		TracerProvider: t.TracerProvider(),
 		MeterProvider:  t.MeterProvider(),
@@ -131,7 +136,7 @@ func (b *bridge) newProxy() error {
 	}
 	b.proxy, err = proxy.New(proxy.Options{
 		Lookup: b.lookup,
-		Caller: b.callers.Caller,
+		Caller: b.caller,
 		Policy: policy.Policy{
 			Mode:             policy.Mode(c.Mode),
 			ContainersV1:     policy.Verdict(c.Containers.V1),
@@ -261,6 +266,7 @@ func (b *bridge) close() error {
 			errs = append(errs, fmt.Errorf("report the last calls: %w", err))
 		}
 	}
+	b.attributor.close()
 	errs = append(errs, b.release())
 	if b.owners != nil {
 		errs = append(errs, b.owners.Close())

@@ -28,7 +28,8 @@ func cleanupCommand() *cobra.Command {
   - the pinned hook and the rules with which fail: closed refuses calls.
 
 A bridge that is stopped cleans up but for the last, and one that starts takes over what
-is there: this is for hosts that will run none any more. Needs CAP_NET_ADMIN; for rules
+is there: this is for hosts that will run none any more. Where a bridge with fail: closed
+runs it changes nothing, and says whose process that is. Needs CAP_NET_ADMIN; for rules
 of legacy tables CAP_NET_RAW; for the pinned hook CAP_BPF.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -38,9 +39,16 @@ of legacy tables CAP_NET_RAW; for the pinned hook CAP_BPF.`,
 			}
 			out := cmd.OutOrStdout()
 			if keepRefusing && c.Fail == failClosed {
-				return cleanAddresses(out, c.Redirect)
+				return errors.Join(silenceHook(c.Redirect), cleanAddresses(out, c.Redirect))
 			}
-			return errors.Join(cleanHook(out, c.Redirect), cleanRules(out), cleanAddresses(out, c.Redirect))
+			err = cleanHook(out, c.Redirect)
+			if errors.Is(err, hook.ErrInUse) {
+				return err
+			}
+			if keepRefusing && errors.Is(err, fs.ErrPermission) {
+				err = nil // the service's user, who has pinned nothing
+			}
+			return errors.Join(err, cleanRules(out), cleanAddresses(out, c.Redirect))
 		},
 	}
 	config.Bind(cmd.Flags())
@@ -48,33 +56,59 @@ of legacy tables CAP_NET_RAW; for the pinned hook CAP_BPF.`,
 	return cmd
 }
 
-// cleanHook leaves the hook of a bridge that runs: one that listens.
+// cleanHook returns [hook.ErrInUse] where a bridge has it that runs, or that systemd starts again.
 func cleanHook(out io.Writer, r config.Redirect) error {
-	cgroup := r.Cgroup
-	if cgroup == "" {
-		found, err := redirect.FindCgroup()
-		if err != nil {
-			return nil // then no hook was ever attached
-		}
-		defer found.Close()
-		cgroup = found.Path
-	}
-	pins, err := hook.PinsOf(cgroup)
-	if err != nil {
+	pins, err := findPins(r)
+	if pins == "" || err != nil {
 		return err
 	}
-	if _, err := os.Stat(pins); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if used, err := redirect.HasListener(r.Listen); err != nil || used {
-		fmt.Fprintf(out, "%s: kept: a bridge runs\n", pins)
+	if err := hook.CheckUnused(pins); err != nil {
 		return err
+	}
+	if used, err := redirect.HasListener(r.Listen); err != nil {
+		return err
+	} else if used {
+		return fmt.Errorf("%s: %w: somebody listens at %s (stop it first; ss -ltnp names it)", pins, hook.ErrInUse, r.Listen)
 	}
 	removed, err := hook.RemovePins(pins)
 	if removed {
 		fmt.Fprintf(out, "%s: removed\n", pins)
 	}
 	return err
+}
+
+// silenceHook keeps the hook of a dead bridge from sending calls to an address that is about to go. Where
+// somebody listens there, calls wait for the bridge that systemd starts.
+func silenceHook(r config.Redirect) error {
+	pins, err := findPins(r)
+	if pins == "" || err != nil {
+		return err
+	}
+	if used, err := redirect.HasListener(r.Listen); err != nil || used {
+		return err
+	}
+	return hook.Silence(pins)
+}
+
+// findPins is where a hook is pinned, "" if none is.
+func findPins(r config.Redirect) (string, error) {
+	cgroup := r.Cgroup
+	if cgroup == "" {
+		found, err := redirect.FindCgroup()
+		if err != nil {
+			return "", nil // then no hook was ever attached
+		}
+		defer found.Close()
+		cgroup = found.Path
+	}
+	pins, err := hook.PinsOf(cgroup)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(pins); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return pins, nil
 }
 
 // cleanRules has nothing to do on a host without iptables.

@@ -10,7 +10,6 @@ import (
 	"github.com/imds-bridge/imds-bridge/policy"
 	"github.com/imds-bridge/imds-bridge/redirect"
 	"github.com/imds-bridge/imds-bridge/redirect/hook"
-	"github.com/imds-bridge/imds-bridge/redirect/owner"
 	"github.com/imds-bridge/imds-bridge/redirect/watch"
 	"github.com/imds-bridge/imds-bridge/report"
 )
@@ -19,8 +18,8 @@ import (
 // and else what went past the bridge.
 type eyes struct {
 	watch    *watch.Watch
-	owners   *owner.Finder
-	callers  *caller.Reader
+	owners   *owners
+	caller   func(caller.Origin) *caller.Caller
 	reporter *report.Reporter
 	why      policy.Reason // why a call that is seen was not decided
 	only     uint32        // the one network namespace that is judged; 0 for all
@@ -28,7 +27,7 @@ type eyes struct {
 
 // openEyes watches the cgroup.
 func (b *bridge) openEyes() (err error) {
-	e := &eyes{owners: b.owners, callers: b.callers, reporter: b.reporter, why: report.Bypassed}
+	e := &eyes{owners: b.owners, caller: b.caller, reporter: b.reporter, why: report.Bypassed}
 	switch b.status.choice.redirector {
 	case redirectNone:
 		e.why = report.Watched
@@ -43,7 +42,7 @@ func (b *bridge) openEyes() (err error) {
 		Mark:   uint32(b.config.Redirect.Mark),
 		Owner:  e.owner,
 		Few:    b.proxy != nil,
-		Met:    func(c redirect.Connection) { e.callers.Caller(peerOf(c).Origin) }, // who remembers
+		Met:    func(c redirect.Connection) { e.caller(peerOf(c).Origin) }, // who remembers
 		Seen:   e.saw,
 	}
 	if h, ok := (*b.attached.Load()).(*hook.Hook); ok {
@@ -80,7 +79,7 @@ func (e *eyes) saw(x watch.Exchange) {
 		Status:   x.Status,
 	}
 	if x.Known {
-		call.Caller = e.callers.Caller(call.Peer.Origin)
+		call.Caller = e.caller(call.Peer.Origin)
 	}
 	classify(call, x.Target, x.Header, x.Malformed)
 	e.reporter.Call(call)

@@ -14,6 +14,8 @@ func (b *bridge) listen(ctx context.Context) error {
 	r := &b.config.Redirect
 	if b.before != nil {
 		b.proxy.Pause()
+	} else if err := b.silenceDead(); err != nil {
+		return err
 	}
 	if err := b.listenOn(ctx, r.Listen); err != nil {
 		return err
@@ -55,7 +57,7 @@ func (b *bridge) serveAdmin() error {
 	if err != nil {
 		return err
 	}
-	b.admin = admin.New(admin.Options{Status: b.now, Metrics: b.telemetry.MetricsHandler(), Logger: b.log})
+	b.admin = admin.New(admin.Options{Status: b.now, Metrics: b.telemetry.MetricsHandler(), Callers: b.attributor.called, Logger: b.log})
 	go func() {
 		if err := b.admin.Serve(l); err != nil {
 			b.failed <- err

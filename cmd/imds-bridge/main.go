@@ -100,7 +100,7 @@ and nothing was tried.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see %s --help)", usage(err), cmd.CommandPath())
 	})
-	root.AddCommand(runCommand(), doctorCommand(), doctorChildCommand(), demoCommand(), simulateCommand(), cleanupCommand(), redirectCommand(), readyCommand(), versionCommand(), selfCheckCommand(), restartCommand(), guardCommand())
+	root.AddCommand(runCommand(), doctorCommand(), doctorChildCommand(), explainCommand(), demoCommand(), simulateCommand(), cleanupCommand(), redirectCommand(), readyCommand(), versionCommand(), selfCheckCommand(), restartCommand(), guardCommand())
 	return root
 }
 

@@ -17,6 +17,7 @@ import (
 // Redirectors, as the settings name them.
 const (
 	redirectAuto     = "auto"
+	redirectEBPF     = "ebpf"
 	redirectIPTables = "iptables"
 	redirectNone     = "none"
 
@@ -48,7 +49,7 @@ func choose(c config.Config) (choice, error) {
 	}
 	taken, why, err := doctor.Choose(doctor.Look(doctorOptions(c, false)))
 	if err != nil {
-		if missing := checkPrivileges(privilegesOf("ebpf", c.Redirect.Install).needed); missing != nil {
+		if missing := checkPrivileges(privilegesOf(redirectEBPF, c.Redirect.Install).needed); missing != nil {
 			return choice{}, missing
 		}
 		return choice{}, fmt.Errorf("%w (imds-bridge doctor says more)", err)
@@ -58,7 +59,7 @@ func choose(c config.Config) (choice, error) {
 
 // chooseAfter takes what auto has left once a choice has failed.
 func chooseAfter(c config.Config, failed choice, err error) (choice, error) {
-	if c.Redirector != redirectAuto || failed.redirector == redirectIPTables {
+	if c.Redirector != redirectAuto || failed.redirector == redirectIPTables || errors.Is(err, hook.ErrInUse) {
 		return choice{}, err
 	}
 	facts := doctor.Look(doctorOptions(c, false))
@@ -125,6 +126,7 @@ func (b *bridge) newHook() (*hook.Hook, error) {
 	o.Listen, o.Listen6, o.OwnNetNSOnly = r.Listen, r.Listen6, !r.Containers
 	o.Heartbeat = r.Heartbeat
 	o.FailClosed = b.config.Fail == failClosed
+	o.Succeeds = b.before.isLive()
 	records, err := b.before.records()
 	if err != nil {
 		return nil, err
@@ -142,6 +144,19 @@ func (b *bridge) newHook() (*hook.Hook, error) {
 	return h, nil
 }
 
+// silenceDead keeps the hook that a dead bridge pinned from sending calls here, which nobody could look
+// up. It ends the start where the hook is that of a bridge which lives, before anything is changed.
+func (b *bridge) silenceDead() error {
+	if b.status.choice.redirector != redirectEBPF {
+		return nil
+	}
+	pins, err := hook.PinsOf(b.cgroup.Path)
+	if err != nil {
+		return nil // to attach there fails too, and says why
+	}
+	return hook.Silence(pins)
+}
+
 // settleHook makes a proven hook outlive the bridge where calls are to be refused without it, and
 // takes away what an earlier bridge left for that.
 func (b *bridge) settleHook(h *hook.Hook) error {
@@ -155,6 +170,9 @@ func (b *bridge) settleHook(h *hook.Hook) error {
 	removed, err := hook.RemovePins(pins)
 	if removed {
 		b.log.Info("took away the hook of an earlier bridge that refused calls (fail: closed)", "pins", pins)
+	}
+	if errors.Is(err, hook.ErrInUse) { // which has come since this one attached
+		return err
 	}
 	if err != nil && !errors.Is(err, fs.ErrPermission) { // a user who may not look has not pinned either
 		b.log.Warn("pins of an earlier bridge stay", "error", err.Error())

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/imds-bridge/imds-bridge/config"
+	"github.com/imds-bridge/imds-bridge/redirect"
 	"github.com/imds-bridge/imds-bridge/redirect/iptables"
 )
 
@@ -37,7 +39,7 @@ func (b *bridge) newRules() (redirector, error) {
 		Guard:      guardCommandLine,
 		Heartbeat:  c.Redirect.Heartbeat,
 		FailClosed: c.Fail == failClosed,
-		Attaching:  func(r *iptables.Redirector) { b.isAttached(r) },
+		Attaching:  func(r *iptables.Redirector) { b.isAttached(rules{r}) },
 	}
 	if o.Preset {
 		b.check.port = checkPort(c)
@@ -53,7 +55,20 @@ func (b *bridge) newRules() (redirector, error) {
 		b.log.Warn("calls to the IPv6 endpoint are not redirected", "cause", report.NoIPv6)
 	}
 	b.settle = func() error { return b.settleRules(r) }
-	return r, nil
+	return rules{r}, nil
+}
+
+// rules of iptables bring calls of whoever can send packets here, be it another machine.
+type rules struct{ *iptables.Redirector }
+
+// Lookup refuses whom it does not know, unless it can only be a container of this host: that may have
+// closed its connection by now, or may not be looked into.
+func (r rules) Lookup(accepted net.Conn) (redirect.Connection, error) {
+	c, err := r.Redirector.Lookup(accepted)
+	if err != nil {
+		return c, err
+	}
+	return c, r.CheckOrigin(accepted, c)
 }
 
 // settleRules sweeps what dead bridges left.

@@ -137,6 +137,9 @@ func runBridge(ctx context.Context, c config.Config, takeover bool, logs io.Writ
 	defer stop()
 	go b.feedWatchdog(watched)
 	go b.warmUp()
+	if b.proxy != nil {
+		go b.attributor.tags.watch(watched, b.proxy.Read)
+	}
 	select {
 	case <-b.succeeded:
 	case <-ctx.Done():

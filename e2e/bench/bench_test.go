@@ -87,6 +87,47 @@ func TestAddedIsMeasuredAgainstTheSamePlace(t *testing.T) {
 	}
 }
 
+// What fails in one round is named, is not in the medians, and makes the run fail.
+func TestFailureIsNamedAndNotMeasured(t *testing.T) {
+	t.Parallel()
+	if err := (load{Calls: 100, Wrong: maxWrong}).check(); err != nil {
+		t.Error(err)
+	}
+	err := load{Calls: 100, Wrong: maxWrong + 1, Got: string(refused)}.check()
+	if err == nil || !strings.Contains(err.Error(), "21 of 100") || !strings.Contains(err.Error(), "401 Unauthorized") {
+		t.Fatalf("wrong answers: %v", err)
+	}
+	good := slice{load: load{P50: 20, Calls: 100, Wrong: 1}, cpu: 5}
+	bad := slice{load: load{P50: 2, Calls: 100, Wrong: 90}, failed: true}
+	direct := proxy{name: hostDirect}
+	with := proxy{name: "bridge", direct: hostDirect}
+	r := result{Identity: &identity{}, Comparison: &comparison{
+		Rows: []row{
+			summarize(direct, 1, []slice{good}), summarize(direct, 32, []slice{good}),
+			summarize(with, 1, []slice{good, bad}), summarize(with, 32, []slice{bad}),
+		},
+		Failures: []failure{{"bridge", 32, 1, err.Error()}},
+	}}
+	if row := r.row("bridge", 1); row.P50 != 20 || row.Wrong != 91 {
+		t.Errorf("row %+v", row)
+	}
+	if got := r.addedRatio("bridge", 32); got != notMeasured {
+		t.Errorf("a row without a good round is measured: %g", got)
+	}
+	if x := newReach("bridge", 1.5, notMeasured, "×"); x.Met || x.verdict() != "not measured" {
+		t.Errorf("%+v: %s", x, x.verdict())
+	}
+	text := r.markdown()
+	for _, want := range []string{"| failed", "FAILED, and not in the medians: bridge, 32 at once, round 1: 21 of 100 calls"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if err := r.Comparison.failed(); err == nil || !strings.Contains(err.Error(), "bridge, 32 at once, round 1") {
+		t.Errorf("the run ends with %v", err)
+	}
+}
+
 func TestPacketThereAndBackIsTimed(t *testing.T) {
 	t.Parallel()
 	fd, err := loop()

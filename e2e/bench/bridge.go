@@ -131,6 +131,17 @@ func (b *bridge) lastLine() string {
 	return lines[len(lines)-1]
 }
 
+// complaint is the last line of the log that is a warning, or worse.
+func (b *bridge) complaint() (last string) {
+	text, _ := os.ReadFile(b.log.Name())
+	for line := range strings.Lines(string(text)) {
+		if !strings.Contains(line, `"level":"INFO"`) {
+			last = strings.TrimSpace(line)
+		}
+	}
+	return last
+}
+
 // stop ends the bridge as systemd does.
 func (b *bridge) stop() error {
 	defer b.log.Close()

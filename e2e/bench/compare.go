@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -41,17 +43,41 @@ type memory struct {
 
 // comparison is what the rounds gave.
 type comparison struct {
-	Rows    []row
-	Memory  []memory
-	Calls   int // that the bridges served
-	Lines   int // that they wrote of them
-	Dropped int // spans and lines that they lost, by their own count
+	Rows     []row
+	Memory   []memory
+	Calls    int // that the bridges served
+	Lines    int // that they wrote of them
+	Dropped  int // spans and lines that they lost, by their own count
+	Failures []failure
+}
+
+// failure is a proxy that did not stand its load in one round. It is not in the medians, the other rounds and
+// proxies go on, and the run ends with an error.
+type failure struct {
+	Proxy       string
+	Connections int
+	Round       int
+	Why         string
+}
+
+func (f failure) String() string {
+	return fmt.Sprintf("%s, %d at once, round %d: %s", f.Proxy, f.Connections, f.Round, f.Why)
+}
+
+// failed is an error that names who failed.
+func (c *comparison) failed() error {
+	var errs []error
+	for _, f := range c.Failures {
+		errs = append(errs, errors.New(f.String()))
+	}
+	return errors.Join(errs...)
 }
 
 // slice is one proxy under one load in one round.
 type slice struct {
 	load
-	cpu time.Duration
+	cpu    time.Duration
+	failed bool
 }
 
 type series struct {
@@ -78,8 +104,13 @@ func (p *place) compare(proxies []proxy, o options) (*comparison, error) {
 			x := proxies[(round+i)%len(proxies)]
 			for _, n := range x.atOnce {
 				s, err := p.slice(x, n, o.slice)
+				if p.ctx.Err() != nil {
+					return nil, context.Cause(p.ctx)
+				}
 				if err != nil {
-					return nil, fmt.Errorf("%s, %d at once: %w%s", x.name, n, err, x.lastLine())
+					f := failure{x.name, n, round + 1, err.Error() + x.complaint()}
+					note("failed: %s", f)
+					c.Failures, s.failed = append(c.Failures, f), true
 				}
 				seen[series{x.name, n}] = append(seen[series{x.name, n}], s)
 				if err := c.account(x.bridge, s); err != nil {
@@ -152,6 +183,9 @@ func (p *place) slice(x proxy, connections int, lasting time.Duration) (s slice,
 func (p *place) load(x proxy, connections int, lasting time.Duration) (l load, err error) {
 	err = p.role(x.start, &l, "load", "-to", x.addr, fmt.Sprintf("-token=%t", x.token),
 		fmt.Sprintf("-connections=%d", connections), fmt.Sprintf("-for=%s", lasting))
+	if err == nil {
+		err = l.check()
+	}
 	return l, err
 }
 
@@ -161,12 +195,17 @@ func (c *comparison) account(b *bridge, s slice) error {
 		return nil
 	}
 	lines, err := b.takeLines()
+	if s.failed {
+		return err // calls went past it, nobody knows how many
+	}
 	c.Calls += s.Calls
 	c.Lines += lines
 	return err
 }
 
-func summarize(x proxy, connections int, seen []slice) row {
+// summarize leaves out rounds that failed, but for the wrong answers. Without any other the row has no times.
+func summarize(x proxy, connections int, all []slice) row {
+	seen := slices.DeleteFunc(slices.Clone(all), func(s slice) bool { return s.failed })
 	of := func(f func(slice) time.Duration) time.Duration { return medianOf(seen, f) }
 	p50 := func(s slice) time.Duration { return s.P50 }
 	return row{
@@ -176,7 +215,7 @@ func summarize(x proxy, connections int, seen []slice) row {
 		P99:    of(func(s slice) time.Duration { return s.P99 }),
 		CPU:    of(func(s slice) time.Duration { return s.cpu }),
 		Rate:   medianOf(seen, func(s slice) float64 { return s.Rate }),
-		Wrong:  wrong(seen),
+		Wrong:  wrong(all),
 		Spread: spread(seen, p50),
 	}
 }
@@ -200,6 +239,9 @@ func spread(items []slice, f func(slice) time.Duration) float64 {
 	var values []time.Duration
 	for _, s := range items {
 		values = append(values, f(s))
+	}
+	if len(values) == 0 {
+		return 0
 	}
 	return float64(slices.Max(values)) / float64(slices.Min(values))
 }

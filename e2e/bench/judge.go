@@ -14,13 +14,19 @@ type reach struct {
 	Met   bool
 }
 
+// notMeasured is the figure of what failed.
+const notMeasured = -1
+
 func newReach(name string, limit, got float64, unit string) reach {
-	return reach{name, limit, got, unit, got <= limit}
+	return reach{name, limit, got, unit, got <= limit && got != notMeasured}
 }
 
 func (r reach) verdict() string {
 	if r.Met {
 		return "met"
+	}
+	if r.Got == notMeasured {
+		return "not measured"
 	}
 	if r.Limit == 0 {
 		return "missed"
@@ -37,8 +43,8 @@ func (r *result) judge() (all []reach) {
 	}
 	i, w := r.Identity, r.Watch
 	all = append(all,
-		newReach("added p50 at 1 by iptables, by the hook's", 1.3, ratio(r.added("bridge, iptables", 1), r.added("bridge", 1)), "×"),
-		newReach("the same from a container", 1.3, ratio(r.added("bridge, iptables, container", 1), r.added("bridge, container", 1)), "×"),
+		newReach("added p50 at 1 by iptables, by the hook's", 1.3, r.addedBy("bridge, iptables", "bridge", 1), "×"),
+		newReach("the same from a container", 1.3, r.addedBy("bridge, iptables, container", "bridge, container", 1), "×"),
 		newReach("watch on a packet elsewhere, sent and received", 200, float64(w.Packet.Added), "ns"),
 		newReach(fmt.Sprintf("calls that the watch missed, of %d at %.0f a second", w.Made, w.Rate), 0, float64(w.Made-w.Seen), "calls"),
 		newReach("events that it lost at that", 0, float64(w.Lost), "events"))
@@ -79,12 +85,29 @@ func (r *result) added(proxy string, connections int) time.Duration {
 	return with.P50 - r.row(with.Direct, connections).P50
 }
 
+// addedBy is what a proxy adds, by what another one does.
+func (r *result) addedBy(proxy, other string, connections int) float64 {
+	if !r.measured(proxy, connections) || !r.measured(other, connections) {
+		return notMeasured
+	}
+	return ratio(r.added(proxy, connections), r.added(other, connections))
+}
+
 func (r *result) addedRatio(proxy string, connections int) float64 {
-	return ratio(r.added(proxy, connections), r.added("nginx", connections))
+	return r.addedBy(proxy, "nginx", connections)
 }
 
 func (r *result) cpuRatio(proxy string, connections int) float64 {
+	if !r.measured(proxy, connections) || !r.measured("nginx", connections) {
+		return notMeasured
+	}
 	return ratio(r.row(proxy, connections).CPU, r.row("nginx", connections).CPU)
+}
+
+// measured tells whether a proxy stood its load in any round, and so did the direct calls.
+func (r *result) measured(proxy string, connections int) bool {
+	with := r.row(proxy, connections)
+	return with.P50 > 0 && (with.Direct == "" || r.row(with.Direct, connections).P50 > 0)
 }
 
 func ratio(a, b time.Duration) float64 { return float64(a) / float64(b) }

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,8 @@ import (
 const (
 	// warmup is how many calls of a client are made before those that are timed.
 	warmup = 200
-	// maxWrong is how many of a client's calls may get another answer than they should.
+	// maxWrong is how many of a client's calls may get another answer than they should. With more, what it saw
+	// is not measured.
 	maxWrong = 20
 )
 
@@ -30,6 +32,16 @@ type load struct {
 	P99   time.Duration
 	Rate  float64 // calls a second
 	Wrong int     // calls that got another answer; not timed
+	Got   string  // the last of those answers
+}
+
+// check tells of a load that is not what was to be measured.
+func (l load) check() error {
+	if l.Wrong <= maxWrong {
+		return nil
+	}
+	status, _, _ := strings.Cut(l.Got, "\r\n")
+	return fmt.Errorf("%d of %d calls got another answer than they should, the last of them %q", l.Wrong, l.Calls, status)
 }
 
 // client calls over a fixed number of connections at once, each for one call, from one thread.
@@ -40,6 +52,7 @@ type client struct {
 	slots   []slot
 	ended   int             // calls whose answer is whole
 	wrong   int             // calls that ended with another answer
+	got     string          // the last of those
 	open    int             // connections
 	last    bool            // no further call is to be made
 	times   []time.Duration // of the ended calls
@@ -92,7 +105,7 @@ func (c *client) run(lasting time.Duration) (l load, err error) {
 			return l, err
 		}
 	}
-	if err := c.until(func() bool { return c.ended >= warmup }); err != nil {
+	if err := c.until(func() bool { return c.ended+c.wrong >= warmup }); err != nil {
 		return l, err
 	}
 	before, start := c.ended, time.Now()
@@ -110,7 +123,7 @@ func (c *client) run(lasting time.Duration) (l load, err error) {
 	}
 	c.last = true
 	err = c.until(func() bool { return c.open == 0 })
-	l.Calls, l.Wrong = c.ended+c.wrong, c.wrong
+	l.Calls, l.Wrong, l.Got = c.ended+c.wrong, c.wrong, c.got
 	return l, err
 }
 
@@ -167,9 +180,7 @@ func (c *client) read(i int) error {
 	if n == 0 {
 		if !s.done {
 			c.wrong++
-		}
-		if c.wrong > maxWrong {
-			return fmt.Errorf("%d wrong answers, the last is %q", c.wrong, s.buf[:s.n])
+			c.got = string(s.buf[:s.n])
 		}
 		unix.Close(s.fd)
 		c.open--

@@ -104,6 +104,9 @@ func (r *result) publish(o options) error {
 			return fmt.Errorf("write the figures: %w", err)
 		}
 	}
+	if err := r.Comparison.failed(); err != nil {
+		return err // such figures are for nobody's page
+	}
 	if o.page != "" {
 		return r.writeInto(o.page)
 	}

@@ -47,6 +47,9 @@ func (r *result) markdown() string {
 	c := r.Comparison
 	fmt.Fprintf(&b, "\nThe bridges served %d calls, wrote %d log lines, and lost %d spans and lines.\n", c.Calls, c.Lines, c.Dropped)
 	b.WriteString("Wrong: calls of all rounds that got another answer than they should. Noise: the largest p50 of a round divided by the smallest.\n\n")
+	for _, f := range c.Failures {
+		fmt.Fprintf(&b, "FAILED, and not in the medians: %s\n\n", f)
+	}
 	b.WriteString(r.others().text())
 	b.WriteString("\n")
 	b.WriteString(r.reached().text())
@@ -57,12 +60,16 @@ func (r *result) rows() table {
 	t := table{{"calls at once", "", "p50 µs", "p90 µs", "p99 µs", "added p50 µs", "by nginx's", "calls/s", "CPU/call µs", "by nginx's", "wrong", "noise"}}
 	for _, w := range r.Comparison.Rows {
 		added, addedRatio, cpu, cpuRatio := "", "", "", ""
+		if !r.measured(w.Proxy, w.Connections) {
+			t = append(t, []string{fmt.Sprint(w.Connections), w.Proxy, "failed", "", "", "", "", "", "", "", fmt.Sprint(w.Wrong), ""})
+			continue
+		}
 		if w.Direct != "" {
 			added, cpu = number(microseconds(r.added(w.Proxy, w.Connections))), number(microseconds(w.CPU))
 		}
 		if w.Direct == hostDirect { // as nginx is
-			addedRatio = fmt.Sprintf("%.2f", r.addedRatio(w.Proxy, w.Connections))
-			cpuRatio = fmt.Sprintf("%.2f", r.cpuRatio(w.Proxy, w.Connections))
+			addedRatio = precise(r.addedRatio(w.Proxy, w.Connections))
+			cpuRatio = precise(r.cpuRatio(w.Proxy, w.Connections))
 		}
 		t = append(t, []string{
 			fmt.Sprint(w.Connections), w.Proxy,
@@ -105,7 +112,11 @@ func (r *result) others() table {
 func (r *result) reached() table {
 	t := table{{"to be reached", "at most", "is", ""}}
 	for _, x := range r.Reach {
-		t = append(t, []string{x.Name, precise(x.Limit) + " " + x.Unit, precise(x.Got) + " " + x.Unit, x.verdict()})
+		got := precise(x.Got)
+		if got != "" {
+			got += " " + x.Unit
+		}
+		t = append(t, []string{x.Name, precise(x.Limit) + " " + x.Unit, got, x.verdict()})
 	}
 	return t
 }
@@ -113,6 +124,9 @@ func (r *result) reached() table {
 func number(f float64) string { return fmt.Sprintf("%.0f", f) }
 
 func precise(f float64) string {
+	if f == notMeasured {
+		return ""
+	}
 	if f < 10 {
 		return fmt.Sprintf("%.2f", f)
 	}

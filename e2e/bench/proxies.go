@@ -69,12 +69,15 @@ type proxy struct {
 	bridge  *bridge // nil for what others made
 }
 
-// lastLine is what a bridge logged last, in brackets.
-func (x proxy) lastLine() string {
+// complaint is what a bridge warned of last, in brackets.
+func (x proxy) complaint() string {
 	if x.bridge == nil {
 		return ""
 	}
-	return " (" + x.bridge.lastLine() + ")"
+	if said := x.bridge.complaint(); said != "" {
+		return " (" + said + ")"
+	}
+	return " (the bridge says nothing of it)"
 }
 
 func (p *place) nginx() (proxy, error) {

@@ -48,6 +48,9 @@ type Options struct {
 	// FailClosed refuses the calls that a bridge that is dead, hung or unsure cannot have, with
 	// EPERM: once the hook is pinned, those of one that is dead or was stopped too. See Pin.
 	FailClosed bool
+	// Succeeds says that the bridge of Records lives, and that what it has pinned is for this one to
+	// take over. Without it there must be no pinned hook of a bridge that lives: see [ErrInUse].
+	Succeeds bool
 	// Pins is the directory where Pin puts the hook, of a bpf file system. Empty: that of [PinsOf].
 	Pins string
 	// Attaching is called when lookups work and just before the first call can arrive. Optional.
@@ -59,18 +62,28 @@ type Options struct {
 // Its links are not pinned unless Pin does it: when the process dies the kernel takes the hook
 // away, and calls go to IMDS as if the bridge had never been.
 type Hook struct {
-	objects   hookObjects
+	objects   loaded
 	links     []placed // in the order of attachment; the connect hooks come last
 	watching  bool     // nothing is redirected
 	heartbeat time.Duration
 	cgroup    uint64 // its id
 	pins      string // directory
+	succeeds  bool
 
 	mu       sync.Mutex
 	detached bool
 	closed   bool
+	claim    *os.File           // the directory of pins, once they are ours
 	final    map[Outcome]uint64 // the counters at Close: the last export comes after it
 }
+
+// loaded is what the kernel has of the hook.
+type loaded struct {
+	hookObjects
+	Variables *ebpf.Map `ebpf:".bss"` // the heartbeat, and nothing else
+}
+
+func (l *loaded) Close() error { return errors.Join(l.hookObjects.Close(), l.Variables.Close()) }
 
 // Attach puts the hook in place. The listeners must accept already, and the first calls may
 // arrive before Attach returns.
@@ -98,6 +111,12 @@ func Attach(o Options) (_ *Hook, err error) {
 		watching:  !o.Listen.IsValid() && !o.Listen6.IsValid(),
 		heartbeat: o.Heartbeat,
 		pins:      cmp.Or(o.Pins, pins),
+		succeeds:  o.Succeeds,
+	}
+	if !h.watching && !h.succeeds {
+		if err := CheckUnused(h.pins); err != nil {
+			return nil, err
+		}
 	}
 	if o.FailClosed {
 		if err := checkPins(h.pins); err != nil {
@@ -269,6 +288,9 @@ func (h *Hook) release() (err error) {
 	h.closed = true
 	if h.objects.Counters != nil {
 		h.final, err = h.counters()
+	}
+	if h.claim != nil {
+		err = errors.Join(err, h.claim.Close())
 	}
 	return errors.Join(err, h.objects.Close())
 }

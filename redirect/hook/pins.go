@@ -26,7 +26,8 @@ func PinsOf(cgroup string) (string, error) {
 
 // Pin keeps what redirects in place beyond the end of the process, however that ends: calls are
 // refused from then on. It replaces what an earlier bridge pinned, at once and for good, so the
-// hook should be proven by now. It is idempotent. It is for Options.FailClosed, and needs write access to the
+// hook should be proven by now; that of a bridge which lives it replaces with Options.Succeeds alone, and
+// returns [ErrInUse] else. It is idempotent. It is for Options.FailClosed, and needs write access to the
 // directory of Options.Pins or, if there is none yet, to the one above.
 func (h *Hook) Pin() error {
 	h.mu.Lock()
@@ -39,6 +40,37 @@ func (h *Hook) Pin() error {
 	}
 	if err := os.Mkdir(h.pins, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make the directory of the hook's pins: %w", err)
+	}
+	return h.claiming(h.pinAll)
+}
+
+// claiming does something with the pins that are this hook's from now on, or would be.
+func (h *Hook) claiming(do func() error) error {
+	if h.claim != nil {
+		return do()
+	}
+	how := unix.LOCK_EX
+	if h.succeeds {
+		how = unix.LOCK_SH
+	}
+	claimed, err := claim(h.pins, how)
+	if err != nil {
+		return err
+	}
+	err = do()
+	if err == nil { // no longer alone, for whoever succeeds this bridge; another may come in between
+		err = lock(claimed, unix.LOCK_SH)
+	}
+	if err != nil {
+		return errors.Join(err, claimed.Close())
+	}
+	h.claim = claimed
+	return nil
+}
+
+func (h *Hook) pinAll() error {
+	if err := h.pinHeartbeat(); err != nil {
+		return fmt.Errorf("pin the hook: %w", err)
 	}
 	redirecting := h.links[h.firstConnect():]
 	earlier := make([]*pinned, len(redirecting))
@@ -115,6 +147,45 @@ func (h *Hook) pin(p *placed, earlier *pinned) error {
 	return err
 }
 
+// heartbeatPin is the name of the map that holds the heartbeat of the hook.
+const heartbeatPin = "heartbeat"
+
+// pinHeartbeat pins what [Silence] needs. It comes before the links: what these run is never of a bridge
+// that is dead and cannot be silenced.
+func (h *Hook) pinHeartbeat() error {
+	earlier, err := loadHeartbeat(h.pins)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(h.pins, heartbeatPin)
+	if earlier != nil {
+		if err := errors.Join(earlier.Close(), os.Remove(path)); err != nil {
+			return err
+		}
+	}
+	own, err := h.objects.Variables.Clone() // which has not been pinned yet
+	if err != nil {
+		return err
+	}
+	return errors.Join(own.Pin(path), own.Close())
+}
+
+// loadHeartbeat opens the map that a bridge pinned in a directory, nil if there is none.
+func loadHeartbeat(dir string) (*ebpf.Map, error) {
+	path := filepath.Join(dir, heartbeatPin)
+	m, err := ebpf.LoadPinnedMap(path, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil && (m.Type() != ebpf.Array || m.KeySize() != 4 || m.ValueSize() != 8 || m.MaxEntries() != 1) {
+		err = errors.Join(errors.New("the map is of another kind"), m.Close())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s is not of a bridge, and in its way: %w", path, err)
+	}
+	return m, nil
+}
+
 // pinned is a link that a bridge pinned.
 type pinned struct {
 	link   holder
@@ -148,33 +219,34 @@ func loadPin(path string) (*pinned, error) {
 	return nil, errors.Join(fmt.Errorf("%s is not of a bridge, and in its way: %w", path, err), l.Close())
 }
 
-// RemovePins takes away the hook that a bridge pinned in a directory, living or dead, and the
-// directory. It tells whether there was any. What no bridge pinned is kept, and named in the error.
+// RemovePins takes away the hook that a dead bridge pinned in a directory, and the directory. It tells
+// whether there was any. That of a bridge which lives stays, with [ErrInUse]. What no bridge pinned is
+// kept, and named in the error.
 func RemovePins(dir string) (removed bool, err error) {
-	entries, err := os.ReadDir(dir)
+	claimed, err := claim(dir, unix.LOCK_EX)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
+	if err != nil {
+		return false, err
+	}
+	defer claimed.Close()
+	entries, err := claimed.ReadDir(-1)
 	if err != nil {
 		return false, fmt.Errorf("look for a pinned hook: %w", err)
 	}
 	var foreign []string
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		if name := e.Name(); name != hookProgConnect4 && name != hookProgConnect6 {
+		ours, err := removePin(dir, e.Name())
+		switch {
+		case !ours:
 			foreign = append(foreign, path)
-			continue
-		}
-		p, err := loadPin(path)
-		if err != nil {
-			foreign = append(foreign, path)
-			continue
-		}
-		// To unpin alone is not enough: a bridge that lives, or is about to end, has it too.
-		if err := errors.Join(p.link.Detach(), p.link.Unpin(), p.link.Close()); err != nil {
+		case err != nil:
 			return removed, fmt.Errorf("remove %s: %w", path, err)
+		default:
+			removed = removed || e.Name() != heartbeatPin
 		}
-		removed = true
 	}
 	if len(foreign) > 0 {
 		return removed, fmt.Errorf("kept what no bridge pinned: %s", strings.Join(foreign, ", "))
@@ -183,4 +255,25 @@ func RemovePins(dir string) (removed bool, err error) {
 		return removed, fmt.Errorf("remove the directory of the hook's pins: %w", err)
 	}
 	return removed, nil
+}
+
+// removePin takes away one of the files of a directory, if a bridge pinned it.
+func removePin(dir, name string) (ours bool, err error) {
+	path := filepath.Join(dir, name)
+	switch name {
+	case heartbeatPin:
+		m, err := loadHeartbeat(dir)
+		if m == nil || err != nil {
+			return false, err
+		}
+		return true, errors.Join(m.Close(), os.Remove(path))
+	case hookProgConnect4, hookProgConnect6:
+		p, err := loadPin(path)
+		if err != nil {
+			return false, err
+		}
+		// To unpin alone is not enough: somebody may have it open.
+		return true, errors.Join(p.link.Detach(), p.link.Unpin(), p.link.Close())
+	}
+	return false, nil
 }

@@ -82,6 +82,9 @@ func TestForeignPinsAreKeptAndNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.pin(t)
+	if err := b.hook.Close(); err != nil {
+		t.Fatal(err)
+	}
 	if removed, err := RemovePins(pins); !removed || err == nil || strings.Contains(err.Error(), "connect") {
 		t.Errorf("removed %t, %v", removed, err)
 	}
@@ -106,11 +109,34 @@ func TestHookOfAnotherKindIsNoBridges(t *testing.T) {
 	}
 }
 
+func TestHeartbeatOfAnotherKindIsNoBridges(t *testing.T) {
+	t.Parallel()
+	pins := newPins(t)
+	b := newBridge(t, pinnedAt(pins))
+	if err := os.Mkdir(pins, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(pins, "heartbeat")
+	if err := clone(t, b.hook.objects.HopLimits).Pin(path); err != nil {
+		t.Fatal(err)
+	}
+	_, removing := RemovePins(pins)
+	for what, err := range map[string]error{"pinning": b.hook.Pin(), "silencing": Silence(pins), "removing": removing} {
+		if err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	expectAttached(t, b.Lab, 1)
+}
+
 func TestPinsOfAnotherCgroupAreNotTaken(t *testing.T) {
 	t.Parallel()
 	pins := newPins(t)
 	other := newBridge(t, pinnedAt(pins))
 	other.pin(t)
+	if err := other.hook.Close(); err != nil {
+		t.Fatal(err)
+	}
 	b := newBridge(t, pinnedAt(pins))
 	if err := b.hook.Pin(); err == nil || !strings.Contains(err.Error(), pins) || !strings.Contains(err.Error(), "cleanup") {
 		t.Errorf("pinning: %v", err)
@@ -119,7 +145,7 @@ func TestPinsOfAnotherCgroupAreNotTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectAttached(t, b.Lab, 0)
-	expectCall(t, other, other.Host(), call{To: imds4})
+	other.expectRefused(t, other.Host(), call{To: imds4})
 }
 
 func TestPinsOfACgroupThatIsGoneAreReplaced(t *testing.T) {

@@ -69,10 +69,12 @@ func serveByRules(b *testing.B, l *lab.Lab, backend string) (stop func()) {
 	o := options(b, backend)
 	o.Heartbeat = time.Hour
 	var r *Redirector
+	var owners *owner.Finder
 	if err := l.Host().Do(func() (err error) {
-		if o.Owners, err = owner.New(owner.Options{}); err != nil {
+		if owners, err = owner.New(owner.Options{}); err != nil {
 			return err
 		}
+		o.Owners = owners
 		r, err = Attach(o)
 		return err
 	}); err != nil {
@@ -84,7 +86,7 @@ func serveByRules(b *testing.B, l *lab.Lab, backend string) (stop func()) {
 			b.Error(err)
 		}
 		deaf()
-		o.Owners.Close()
+		owners.Close()
 	}
 }
 

@@ -15,9 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// removePatience is how long a guard whose bridge is dead tries to remove the rules, should somebody hold
-// the lock of the tables. They match nothing meanwhile.
-const removePatience = time.Minute
+// How long a guard tries to remove the rules, should somebody hold the lock of the tables. They match nothing
+// meanwhile.
+const (
+	removePatience = time.Minute // after a bridge that is dead
+	// stopPatience is for a bridge that stops, and waits. A try that waits for the lock in vain takes as long as
+	// two of [Tools].LockTimeout, and the last one begins within it: that is less than systemd gives a stop.
+	stopPatience = 15 * time.Second
+	retryAfter   = 500 * time.Millisecond
+)
 
 // RunGuard is the life of a guard: the process that [Attach] starts, with the socket to the bridge as
 // conn. It owns the process: it ignores the signals that end one, because it has work to do after
@@ -131,7 +137,7 @@ func (g *guard) answer(r request) (a reply) {
 	case doSettle:
 		a, err = g.settle()
 	case doRemove:
-		a.Leftovers, err = g.remove()
+		a.Leftovers, err = g.remove(stopPatience)
 	default:
 		err = fmt.Errorf("the guard knows no %q: it is of another version", r.Do)
 	}
@@ -217,12 +223,20 @@ func (g *guard) settle() (a reply, err error) {
 	return a, err
 }
 
-// remove takes the rules away. Those that refuse calls stay.
-func (g *guard) remove() (Leftovers, error) {
+// remove takes the rules away. Those that refuse calls stay. It tries again for as long as patience lasts.
+func (g *guard) remove(patience time.Duration) (all Leftovers, err error) {
 	if g.set == nil {
-		return Leftovers{}, nil
+		return all, nil
 	}
-	return g.set.remove()
+	for deadline := time.Now().Add(patience); ; time.Sleep(retryAfter) {
+		l, err := g.set.remove()
+		all.Removed = append(all.Removed, l.Removed...)
+		all.Kept = l.Kept // the last try has seen them all
+		if err == nil || time.Now().After(deadline) {
+			return all, err
+		}
+		g.log.Warn("rules that match nothing are not removed yet", "error", err.Error())
+	}
 }
 
 // bury does what the bridge did not live to do. working says that a request of its is under way.
@@ -240,14 +254,9 @@ func (g *guard) bury(working bool) error {
 		return nil
 	}
 	g.log.Warn("the bridge is gone", "calls", g.fate())
-	for deadline := time.Now().Add(removePatience); ; time.Sleep(time.Second) {
-		l, err := g.remove()
-		if len(l.Kept) > 0 {
-			g.log.Warn("rules that no bridge made are kept", "kept", l.Kept)
-		}
-		if err == nil || time.Now().After(deadline) {
-			return err
-		}
-		g.log.Warn("rules that match nothing are not removed yet", "error", err.Error())
+	l, err := g.remove(removePatience)
+	if len(l.Kept) > 0 {
+		g.log.Warn("rules that no bridge made are kept", "kept", l.Kept)
 	}
+	return err
 }

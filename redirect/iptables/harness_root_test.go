@@ -120,7 +120,7 @@ func options(t testing.TB, backend string) Options {
 			Mark:       mark,
 		},
 		Guard:     func() *exec.Cmd { return command(t, "guard") },
-		Heartbeat: 500 * time.Millisecond,
+		Heartbeat: patience, // nobody is silent here, and a slow machine is not taken for it
 	}
 }
 
@@ -164,10 +164,12 @@ func tryBridge(t testing.TB, l *lab.Lab, o Options) (_ *bridge, err error) {
 		}
 	}
 	if err := l.Host().Do(func() (err error) {
-		if o.Owners, err = owner.New(owner.Options{Timeout: patience}); err != nil {
+		owners, err := owner.New(owner.Options{Timeout: patience})
+		if err != nil {
 			return err
 		}
-		t.Cleanup(func() { o.Owners.Close() })
+		t.Cleanup(func() { owners.Close() })
+		o.Owners = owners
 		b.rules, err = Attach(o)
 		return err
 	}); err != nil {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	goiptables "github.com/coreos/go-iptables/iptables"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -60,10 +59,11 @@ func newSet(r Rules, token string) (_ *set, err error) {
 			}
 		}
 	}()
-	outside, err := outsideLinks()
+	now, err := look()
 	if err != nil {
 		return nil, err
 	}
+	outside := now.outside()
 	if err := s.add(family{"iptables", unix.AF_INET, imds4, r.Listen}, t4, outside); err != nil {
 		return nil, err
 	}
@@ -153,36 +153,6 @@ func (s *set) unrefuse() error {
 	}
 	return errors.Join(errs...)
 }
-
-// outsideLinks are those that lead to other hosts: the ones with a default route, in any table. They are
-// those of now; one that is added later counts as a container's.
-func outsideLinks() ([]string, error) {
-	var names []string
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return nil, fmt.Errorf("list routes: %w", err)
-		}
-		for _, r := range routes {
-			if r.Dst != nil && !isEverything(r.Dst.String()) || r.Type != unix.RTN_UNICAST {
-				continue
-			}
-			links := []int{r.LinkIndex}
-			for _, hop := range r.MultiPath {
-				links = append(links, hop.LinkIndex)
-			}
-			for _, index := range links {
-				if link, err := netlink.LinkByIndex(index); err == nil {
-					names = append(names, link.Attrs().Name)
-				}
-			}
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names), nil
-}
-
-func isEverything(prefix string) bool { return prefix == "0.0.0.0/0" || prefix == "::/0" }
 
 // Install puts rules in place that have no guard: they stay until [Sweep]. It is for a sidecar, whose bridge
 // has no privileges; if that dies, calls are refused until it is back. Rules that it finds are replaced.

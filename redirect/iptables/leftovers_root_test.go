@@ -3,7 +3,10 @@
 package iptables
 
 import (
+	"io"
+	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -154,4 +157,101 @@ func TestKilledBridgeLeavesIMDSReachableWhileTheLockIsHeld(t *testing.T) {
 	}
 	gone(t, b.Guard)
 	expectNoRules(t, l.Host())
+}
+
+// lines notes what a process writes, and tells of each line.
+type lines struct {
+	to    io.Writer
+	wrote chan string
+}
+
+func (l lines) Write(p []byte) (int, error) {
+	for line := range strings.Lines(string(p)) {
+		l.wrote <- line
+	}
+	return l.to.Write(p)
+}
+
+// A stop outlasts a lock that is held for longer than a program of iptables waits for it.
+func TestStopTriesAgainWhileTheLockIsHeld(t *testing.T) {
+	if !hasLegacy(t) { // those of nf_tables need no lock
+		return
+	}
+	l := newLab(t)
+	lock := filepath.Join(t.TempDir(), "lock")
+	t.Setenv("XTABLES_LOCKFILE", lock)
+	said := lines{t.Output(), make(chan string, 1000)}
+	b := startBridge(t, l, bridgeTask{Backend: Legacy, Locks: time.Second}, func(cmd *exec.Cmd) { cmd.Stderr = said })
+	if b.Error != "" {
+		t.Fatal(b.Error)
+	}
+	held, err := os.Open(lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := unix.Flock(int(held.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(b.in, "close\n"); err != nil {
+		t.Fatal(err)
+	}
+	for line := ""; !strings.Contains(line, "not removed yet"); {
+		select {
+		case line = <-said.wrote:
+		case <-time.After(patience):
+			t.Fatal("the guard does not say that it tries again")
+		}
+	}
+	if err := unix.Flock(int(held.Fd()), unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	var a told
+	if b.read(t, &a); a.Error != "" {
+		t.Error(a.Error)
+	}
+	gone(t, b.Guard)
+	expectNoRules(t, l.Host())
+	expectNoSets(t, l.Host())
+}
+
+// What cannot be removed in the end matches nothing, and the reason is named.
+func TestRemovalIsGivenUpWhenTheLockIsHeldForTooLong(t *testing.T) {
+	if !hasLegacy(t) {
+		return
+	}
+	l := newLab(t)
+	lock := filepath.Join(t.TempDir(), "lock")
+	t.Setenv("XTABLES_LOCKFILE", lock)
+	var g guard
+	if err := l.Host().Do(func() (err error) {
+		o := options(t, Legacy)
+		o.LockTimeout = time.Second
+		g = guard{log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+		g.set, err = newSet(o.Rules, "0123abcd")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	held, err := os.Open(lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := unix.Flock(int(held.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Host().Do(func() error {
+		_, err := g.remove(0)
+		if err == nil || !strings.Contains(err.Error(), "another program holds the lock") {
+			t.Errorf("rules are removed without the lock: %v", err)
+		}
+		return unix.Flock(int(held.Fd()), unix.LOCK_UN)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	expectIMDS(t, l.Host(), call{To: imds4})
+	sweepAll(t, l)
+	expectNoRules(t, l.Host())
+	expectNoSets(t, l.Host())
 }

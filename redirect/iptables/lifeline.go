@@ -50,8 +50,8 @@ func (l *lifeline) renew(d time.Duration) error {
 // cut lets the rules match nothing from now on.
 func (l *lifeline) cut() error {
 	entry := l.entry()
-	entry.Replace = true // no error where it has run out
-	if err := netlink.IpsetDel(l.name, entry); err != nil {
+	entry.Replace = true                                                                    // no error where it has run out
+	if err := netlink.IpsetDel(l.name, entry); err != nil && !errors.Is(err, unix.ENOENT) { // a set that is gone matches nothing
 		return fmt.Errorf("cut ipset %s: %w", l.name, err)
 	}
 	return nil

@@ -101,9 +101,16 @@ func connOf(f *os.File) (*net.UnixConn, error) {
 	return conn, nil
 }
 
+// sendPatience is how long a message may take to be handed over. Who takes none for so long hangs.
+const sendPatience = time.Second
+
 func send(c *net.UnixConn, message any) error {
 	text, err := json.Marshal(message)
 	if err != nil {
+		return err
+	}
+	// As late as can be: on a machine without a processor to spare, the time up to here may be long.
+	if err := c.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
 		return err
 	}
 	_, err = c.Write(text)

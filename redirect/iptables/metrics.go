@@ -20,11 +20,12 @@ const (
 	outcomeNotJoined                   // or none was found
 	outcomeNotPermitted                // or may not be looked for
 	outcomeDirect                      // it was sent to the listener itself
+	outcomeOutside                     // it may be of another machine; counted besides
 	outcomeCount
 )
 
 var outcomeNames = [outcomeCount]string{
-	"redirected", "joined", "ambiguous", "not_joined", "not_permitted", "direct",
+	"redirected", "joined", "ambiguous", "not_joined", "not_permitted", "direct", "outside",
 }
 
 type counts [outcomeCount]atomic.Int64

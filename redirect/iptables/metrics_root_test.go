@@ -31,7 +31,7 @@ func TestConnectsAreCountedByOutcome(t *testing.T) {
 		name, _ := point.Attributes.Value("imds.outcome")
 		got[name.AsString()] = point.Value
 	}
-	for name, want := range map[string]int64{"redirected": 2, "joined": 2, "direct": 1, "ambiguous": 0, "not_joined": 0, "not_permitted": 0} {
+	for name, want := range map[string]int64{"redirected": 2, "joined": 2, "direct": 1, "ambiguous": 0, "not_joined": 0, "not_permitted": 0, "outside": 0} {
 		if n, ok := got[name]; !ok || n != want {
 			t.Errorf("%s is %d, want %d", name, n, want)
 		}

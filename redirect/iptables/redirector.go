@@ -1,9 +1,11 @@
 package iptables
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"sync"
@@ -11,14 +13,14 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/imds-bridge/imds-bridge/redirect/owner"
+	"github.com/imds-bridge/imds-bridge/redirect"
 )
 
 // Options say what [Attach] puts in place.
 type Options struct {
 	Rules
 	// Owners find out whose connection one is.
-	Owners *owner.Finder
+	Owners Finder
 	// Preset says that [Install] put the rules in place, or will: there is no guard, and nothing to beat.
 	Preset bool
 	// Guard makes the command of a process that calls [RunGuard] with its file descriptor 3.
@@ -32,10 +34,16 @@ type Options struct {
 	Attaching func(*Redirector)
 }
 
+// Finder says whose socket it is that connected from client to server, as [owner.Finder] does.
+type Finder interface {
+	Find(ctx context.Context, client, server netip.AddrPort) (redirect.Connection, error)
+}
+
 // Redirector is the rules in place: put there by [Attach], removed by Detach.
 type Redirector struct {
-	owners *owner.Finder
+	owners Finder
 	counts counts
+	links  knownLinks
 	report Report
 
 	cmd   *exec.Cmd // the guard; nil without one
@@ -113,23 +121,13 @@ func (r *Redirector) ask(q request) (a reply, err error) {
 	if err := r.guard.SetReadDeadline(time.Now().Add(answerPatience)); err != nil {
 		return a, err
 	}
-	if err = r.tell(q); err == nil {
+	if err = send(r.guard, q); err == nil {
 		err = receive(r.guard, &a)
 	}
 	if err != nil {
 		return a, fmt.Errorf("ask the guard of the rules to %s (was it killed?): %w", q.Do, err)
 	}
 	return a, a.error()
-}
-
-// sendPatience is how long a message may take to be handed over. A guard that takes none for so long hangs.
-const sendPatience = time.Second
-
-func (r *Redirector) tell(q request) error {
-	if err := r.guard.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
-		return err
-	}
-	return send(r.guard, q)
 }
 
 // Report says what is in place; it is empty for rules that were there.
@@ -155,7 +153,7 @@ func (r *Redirector) Beat() error {
 	if r.detached.Load() {
 		return os.ErrClosed
 	}
-	if err := r.tell(request{Do: doBeat}); err != nil && !r.detached.Load() {
+	if err := send(r.guard, request{Do: doBeat}); err != nil && !r.detached.Load() {
 		return fmt.Errorf("the guard of the rules does not hear the bridge (was it killed?): %w", err)
 	}
 	return nil
@@ -169,15 +167,20 @@ func (r *Redirector) Detach() error {
 	}
 	r.detaching.Do(func() {
 		r.detached.Store(true)
-		_, err := r.ask(request{Do: doRemove})
+		a, err := r.ask(request{Do: doRemove})
 		r.detachErr = errors.Join(err, r.guard.Close())
 		if err == nil {
 			return
 		}
-		// Without its guard, the bridge does it with what privileges it has left. The rules match nothing.
-		if _, swept := sweepDead(r.tools); swept != nil {
-			r.detachErr = fmt.Errorf("%w; rules that match nothing are left for the next start, or imds-bridge cleanup: %w", r.detachErr, swept)
+		if a.Error == "" {
+			// Without its guard, the bridge does it with what privileges it has left. The rules match nothing.
+			_, swept := sweepDead(r.tools)
+			if swept == nil {
+				return
+			}
+			r.detachErr = errors.Join(r.detachErr, swept)
 		}
+		r.detachErr = fmt.Errorf("%w; rules that match nothing are left for the next start, or imds-bridge cleanup", r.detachErr)
 	})
 	return r.detachErr
 }

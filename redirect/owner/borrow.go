@@ -22,13 +22,10 @@ const (
 // borrow looks for a socket among the descriptors of the namespace's processes: at first where the last one
 // was. Where it finds none, there may be one all the same.
 func (ns *namespace) borrow(s *search, client, server netip.AddrPort) (socket, bool) {
-	all := user{anyone, ns.id}
-	known, _ := s.hints.Get(all)
-	for _, h := range known {
-		if found, ok := s.borrow(h, client, server); ok && s.isIn(h, ns) {
-			return found, true
-		}
+	if found, _, ok := ns.borrowKnown(s, client, server); ok {
+		return found, true
 	}
+	all := user{anyone, ns.id}
 	left := maxBorrowed
 	for _, pid := range ns.pids {
 		path := strconv.Itoa(pid) + "/fd"
@@ -53,6 +50,18 @@ func (ns *namespace) borrow(s *search, client, server netip.AddrPort) (socket, b
 		}
 	}
 	return socket{}, false
+}
+
+// borrowKnown looks where the last ones were.
+func (ns *namespace) borrowKnown(s *search, client, server netip.AddrPort) (socket, holder, bool) {
+	known, _ := s.hints.Get(user{anyone, ns.id})
+	for _, h := range known {
+		if found, ok := s.borrow(h, client, server); ok && s.isIn(h, ns) {
+			found.netns = ns.id
+			return found, h, true
+		}
+	}
+	return socket{}, holder{}, false
 }
 
 // isIn tells whether a process is in the namespace: its number may be another process's by now.

@@ -28,6 +28,7 @@ const (
 	sizeofAnswer  = 72 // struct inet_diag_msg
 
 	sockDiagByFamily = 20
+	inetDiagCgroupID = 21 // INET_DIAG_CGROUP_ID
 
 	tcpListen = 10
 )
@@ -109,17 +110,36 @@ func (t *tables) find(client, server netip.AddrPort) (socket, error) {
 		}
 		return socket{}, ErrNoSocket
 	}
-	found, state, err := t.ask(client, server)
+	return connected(t.ask(client, server))
+}
+
+// errBusy is returned where an answer is not to be had at once.
+var errBusy = errors.New("somebody else asks")
+
+// findNow is find where that waits for nobody.
+func (t *tables) findNow(client, server netip.AddrPort) (socket, error) {
+	if t.diag < 0 || !t.mu.TryLock() {
+		return socket{}, errBusy
+	}
+	defer t.mu.Unlock()
+	return connected(t.exchange(client, server))
+}
+
+func connected(found socket, state uint8, err error) (socket, error) {
 	if err == nil && (state == tcpListen || found.inode == 0) {
 		return socket{}, ErrNoSocket // the kernel offers a listener when nobody is connected
 	}
 	return found, err
 }
 
-// ask makes an exact request, which the kernel answers by its hash table, before sendto returns.
 func (t *tables) ask(local, remote netip.AddrPort) (socket, uint8, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.exchange(local, remote)
+}
+
+// exchange makes an exact request, which the kernel answers by its hash table, before sendto returns.
+func (t *tables) exchange(local, remote netip.AddrPort) (socket, uint8, error) {
 	if err := unix.Sendto(t.diag, newRequest(local, remote), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return socket{}, 0, fmt.Errorf("ask sock_diag: %w", err)
 	}
@@ -175,5 +195,22 @@ func parseAnswer(b []byte) (socket, uint8, error) {
 		uid:    native.Uint32(body[64:]),
 		inode:  native.Uint32(body[68:]),
 		mapped: body[0] == unix.AF_INET6 && remote.Is4In6(),
+		cgroup: parseCgroup(body[sizeofAnswer:]),
 	}, body[1], nil
+}
+
+// parseCgroup reads the attribute that Linux 5.9 and later add to an answer.
+func parseCgroup(attributes []byte) uint64 {
+	native := binary.NativeEndian
+	for len(attributes) >= unix.SizeofNlAttr {
+		length, kind := int(native.Uint16(attributes)), native.Uint16(attributes[2:])
+		if length < unix.SizeofNlAttr || length > len(attributes) {
+			break
+		}
+		if value := attributes[unix.SizeofNlAttr:length]; kind == inetDiagCgroupID && len(value) == 8 {
+			return native.Uint64(value)
+		}
+		attributes = attributes[min((length+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(attributes)):]
+	}
+	return 0
 }

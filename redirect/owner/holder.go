@@ -39,11 +39,15 @@ type holder struct{ pid, fd int }
 // identify finds the process that has the socket open, and fills in what is known of it.
 func (s *search) identify(c *redirect.Connection, sock socket) error {
 	who := user{sock.uid, sock.netns}
-	link := "socket:[" + strconv.FormatUint(uint64(sock.inode), 10) + "]"
+	link := sock.link()
 	for range tries {
 		found, err := s.holder(who, link)
 		if err != nil {
 			return err
+		}
+		if p, ok := s.unchanged(found, sock, true); ok {
+			p.fill(c)
+			return nil
 		}
 		h, p, shared, err := s.eldest(found, link)
 		if err == nil {
@@ -57,6 +61,7 @@ func (s *search) identify(c *redirect.Connection, sock socket) error {
 		p.fill(c)
 		// A socket that another user made is from another process.
 		c.Ambiguous = c.Ambiguous || shared || !p.isUser(sock.uid)
+		s.meet(h, p, sock, c.Ambiguous)
 		return nil
 	}
 	return ErrNoProcess
@@ -104,14 +109,12 @@ func (s *search) pause() {
 
 // holder finds a process that has the socket open.
 func (s *search) holder(who user, link string) (holder, error) {
+	if h, ok := s.knownHolder(who, link); ok {
+		return h, nil
+	}
 	known, _ := s.hints.Get(who)
 	for _, h := range known {
-		if s.holds(h, link) {
-			return h, nil
-		}
-	}
-	for _, h := range known {
-		if fd, ok := s.descriptor(h.pid, link, every, 0); ok {
+		if fd, ok := s.among(h.pid, link); ok {
 			return holder{h.pid, fd}, nil
 		}
 	}
@@ -177,16 +180,6 @@ func (s *search) first(pids []int, link string, which descriptors, wanted func(p
 		}
 	}
 	return holder{}, false
-}
-
-// remember puts a holder before the others of its user.
-func (s *search) remember(who user, h holder) {
-	known, _ := s.hints.Get(who)
-	if len(known) > 0 && known[0] == h {
-		return
-	}
-	others := slices.DeleteFunc(slices.Clone(known), func(k holder) bool { return k.pid == h.pid })
-	s.hints.Add(who, append([]holder{h}, others[:min(len(others), hintsPerUser-1)]...))
 }
 
 // ancestor goes up from a process for as long as the parent has the socket too. A process that is older
@@ -297,13 +290,11 @@ func (s *search) holds(h holder, link string) bool {
 }
 
 func (s *search) isLink(path, link string) bool {
-	var buf [64]byte
-	n, err := unix.Readlinkat(int(s.proc.Fd()), path, buf[:])
+	target, err := s.target(path)
 	if err != nil {
 		s.note(err)
-		return false
 	}
-	return string(buf[:n]) == link
+	return err == nil && target == link
 }
 
 // descriptors are some of a process's. Most processes of a host have little more than the first three, and
@@ -336,46 +327,6 @@ func (s *search) descriptor(pid int, link string, which descriptors, limit int) 
 		}
 	}
 	return 0, false
-}
-
-// list returns the names in a directory of /proc, no more than limit; 0 is no limit.
-func (f *Finder) list(path string, limit int) (names []string, err error) {
-	dir, err := unix.Openat(int(f.proc.Fd()), path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = unix.Close(dir) }()
-	buf := chunks.Get().(*[64 << 10]byte)
-	defer chunks.Put(buf)
-	for {
-		n, err := unix.ReadDirent(dir, buf[:8<<10])
-		if err != nil || n <= 0 {
-			return names, err
-		}
-		_, _, names = unix.ParseDirent(buf[:n], -1, names)
-		if limit > 0 && len(names) >= limit {
-			return names[:limit], nil
-		}
-	}
-}
-
-// read fills buf from the beginning of a file in /proc.
-func (f *Finder) read(path string, buf []byte) ([]byte, error) {
-	fd, err := unix.Openat(int(f.proc.Fd()), path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	for n := 0; ; {
-		more, err := unix.Read(fd, buf[n:])
-		if err != nil {
-			return nil, err
-		}
-		n += more
-		if more == 0 || n == len(buf) {
-			return buf[:n], nil
-		}
-	}
 }
 
 // cgroup2Mount is where the cgroup2 hierarchy is mounted, "" where it is not.

@@ -39,13 +39,14 @@ type namespaces struct {
 	refresh chan struct{} // closed when the refresh under way ends; nil without one
 }
 
-// view is what a refresh saw. It is not changed afterwards.
+// view is what a refresh saw. It is not changed afterwards, but for others.
 type view struct {
 	began  time.Time
 	took   time.Duration
 	denied bool
 	byAddr map[netip.Addr][]*namespace
 	byID   map[uint32]*namespace
+	others map[netip.Addr]bool // addresses that were not of our own namespace when they were asked for
 }
 
 // namespace is one network namespace.
@@ -132,6 +133,37 @@ func (n *namespaces) renew(last *view) {
 	n.refresh = nil
 }
 
+// only returns the one namespace that has an address, nil where there are more, where it can be our own, or where
+// that was not asked of late.
+func (n *namespaces) only(a netip.Addr) *namespace {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	v := n.latest
+	if v == nil || time.Since(v.began) > n.maxAge || !v.others[a] || len(v.byAddr[a]) != 1 {
+		return nil
+	}
+	return v.byAddr[a][0]
+}
+
+// isOwn is [IsOwn]. What is another namespace's is asked once in a while: it takes longer than all else of
+// a search.
+func (n *namespaces) isOwn(a netip.Addr) bool {
+	n.mu.Lock()
+	v := n.latest
+	known := v != nil && time.Since(v.began) <= n.maxAge && v.others[a]
+	n.mu.Unlock()
+	if known {
+		return false
+	}
+	own := IsOwn(a)
+	if v != nil && !own && len(v.byAddr[a]) > 0 {
+		n.mu.Lock()
+		v.others[a] = true
+		n.mu.Unlock()
+	}
+	return own
+}
+
 // pids are the processes of a namespace.
 func (n *namespaces) pids(id uint32) []int {
 	n.mu.Lock()
@@ -144,7 +176,7 @@ func (n *namespaces) pids(id uint32) []int {
 
 // look goes through all processes.
 func (f *Finder) look() *view {
-	v := &view{began: time.Now(), byAddr: make(map[netip.Addr][]*namespace), byID: make(map[uint32]*namespace)}
+	v := &view{began: time.Now(), byAddr: make(map[netip.Addr][]*namespace), byID: make(map[uint32]*namespace), others: make(map[netip.Addr]bool)}
 	pids, _ := f.pids()
 	for _, pid := range pids {
 		id, err := f.netNSOf(pid)
@@ -197,6 +229,9 @@ func (f *Finder) pids() ([]int, error) {
 func (f *Finder) netNSOf(pid int) (uint32, error) {
 	var buf [32]byte
 	n, err := unix.Readlinkat(int(f.proc.Fd()), strconv.Itoa(pid)+"/ns/net", buf[:])
+	if err == nil && n == 0 {
+		err = unix.EACCES // Linux 5.10 says it so
+	}
 	if err != nil {
 		return 0, err
 	}

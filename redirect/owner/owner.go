@@ -65,6 +65,9 @@ type Finder struct {
 	cookie   uint64
 	others   *namespaces
 	hints    *lru.Cache[user, []holder]
+	seen     *lru.Cache[string, holder]     // sockets among the descriptors of callers, by their links
+	met      *lru.Cache[int, time.Duration] // when who was found last had started, by number
+	kept     *lru.Cache[int, *kept]         // who was found more than once, by number
 	known    *lru.Cache[identity, details]
 	apart    *lru.Cache[lineage, struct{}] // who had a socket that the parent had not
 	stops    *lru.Cache[user, int]         // where scans ran out of time
@@ -80,6 +83,13 @@ func New(o Options) (_ *Finder, err error) {
 	f := &Finder{
 		path:     cmp.Or(o.Proc, "/proc"),
 		timeout:  cmp.Or(o.Timeout, defaultTimeout),
+		hints:    newCache[user, []holder](),
+		seen:     newCache[string, holder](),
+		met:      newCache[int, time.Duration](),
+		kept:     newKept(),
+		known:    newCache[identity, details](),
+		apart:    newCache[lineage, struct{}](),
+		stops:    newCache[user, int](),
 		searches: make(chan struct{}, maxSearches),
 		scanning: make(chan struct{}, 1),
 	}
@@ -91,18 +101,6 @@ func New(o Options) (_ *Finder, err error) {
 			err = errors.Join(err, f.Close())
 		}
 	}()
-	if f.hints, err = lru.New[user, []holder](maxHints); err != nil {
-		return nil, err
-	}
-	if f.known, err = lru.New[identity, details](maxHints); err != nil {
-		return nil, err
-	}
-	if f.apart, err = lru.New[lineage, struct{}](maxHints); err != nil {
-		return nil, err
-	}
-	if f.stops, err = lru.New[user, int](maxHints); err != nil {
-		return nil, err
-	}
 	if f.cgroup = o.Cgroup; f.cgroup == "" {
 		f.cgroup = cgroup2Mount()
 	}
@@ -118,9 +116,15 @@ func New(o Options) (_ *Finder, err error) {
 	return f, nil
 }
 
+func newCache[K comparable, V any]() *lru.Cache[K, V] {
+	c, _ := lru.New[K, V](maxHints) // its error is for sizes below one
+	return c
+}
+
 // Close waits for the searches under way and gives up what New opened.
 func (f *Finder) Close() error {
 	f.background.Wait()
+	f.kept.Purge()
 	err := f.proc.Close()
 	if f.own != nil {
 		err = errors.Join(err, f.own.close())
@@ -140,6 +144,12 @@ func (f *Finder) Close() error {
 // process has it open: then the process is the one that others have it from, their parent. A process that
 // got it by another way than by fork, over a Unix socket, is not looked for once one is found.
 func (f *Finder) Find(ctx context.Context, client, server netip.AddrPort) (redirect.Connection, error) {
+	f.background.Add(1)
+	c, ok := f.again(client, server)
+	f.background.Done()
+	if ok {
+		return c, ctx.Err()
+	}
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	select {
@@ -168,12 +178,25 @@ func (f *Finder) Find(ctx context.Context, client, server netip.AddrPort) (redir
 
 func (f *Finder) find(ctx context.Context, client, server netip.AddrPort) (redirect.Connection, error) {
 	search := &search{Finder: f, ctx: ctx}
-	client = netip.AddrPortFrom(client.Addr().Unmap().WithZone(""), client.Port())
-	server = netip.AddrPortFrom(server.Addr().Unmap(), server.Port())
+	client, server = plain(client), plain(server)
 	s, err := search.socket(client, server)
 	if err != nil {
 		return redirect.Connection{}, search.explain(fmt.Errorf("find the socket %s to %s: %w", client, server, err))
 	}
+	c := f.connection(s, server)
+	if err := search.identify(&c, s); err != nil {
+		return c, search.explain(fmt.Errorf("find the process of the socket %s to %s: %w", client, server, err))
+	}
+	return c, nil
+}
+
+// plain is an address as the tables of sockets have it.
+func plain(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
+}
+
+// connection is what a socket alone tells.
+func (f *Finder) connection(s socket, server netip.AddrPort) redirect.Connection {
 	c := redirect.Connection{
 		UID:       s.uid,
 		NetNS:     s.netns,
@@ -185,10 +208,7 @@ func (f *Finder) find(ctx context.Context, client, server netip.AddrPort) (redir
 	if c.OwnNetNS {
 		c.NetNSCookie = f.cookie
 	}
-	if err := search.identify(&c, s); err != nil {
-		return c, search.explain(fmt.Errorf("find the process of the socket %s to %s: %w", client, server, err))
-	}
-	return c, nil
+	return c
 }
 
 // search is one Find under way.
@@ -204,6 +224,7 @@ type socket struct {
 	inode     uint32
 	uid       uint32 // who made it
 	cookie    uint64 // 0 where it was read from /proc
+	cgroup    uint64 // cgroup2 id of the process that made it, at that time; 0 where that is not told
 	netns     uint32 // inode number
 	mapped    bool   // IPv4 on an IPv6 socket
 	ambiguous bool   // there is another one like it
@@ -227,7 +248,7 @@ func (s *search) socket(client, server netip.AddrPort) (socket, error) {
 	if !errors.Is(err, ErrNoSocket) {
 		return socket{}, err
 	}
-	if IsOwn(client.Addr()) {
+	if s.others.isOwn(client.Addr()) {
 		return socket{netns: s.netns}, err // nobody else has it: the caller has closed it
 	}
 	return s.others.find(s, client, server)

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imds-bridge/imds-bridge/attribution"
+	"github.com/imds-bridge/imds-bridge/caller"
+	"github.com/imds-bridge/imds-bridge/caller/container"
+	"github.com/imds-bridge/imds-bridge/caller/container/cri"
+	"github.com/imds-bridge/imds-bridge/caller/container/docker"
+	"github.com/imds-bridge/imds-bridge/caller/owner"
+	"github.com/imds-bridge/imds-bridge/caller/software"
+	"github.com/imds-bridge/imds-bridge/config"
+	"github.com/imds-bridge/imds-bridge/imds"
+	"github.com/imds-bridge/imds-bridge/report"
+)
+
+// attributor is what tells of callers besides their processes.
+type attributor struct {
+	*attribution.Attributor
+	containers *container.Directory
+	software   *software.Finder // nil where the process may open too few files
+	tags       *tags
+}
+
+// newAttributor begins to watch its sources.
+func newAttributor(c config.Config, log *slog.Logger) (_ *attributor, err error) {
+	rules, err := owner.ParseRules(c.Attribution.Owner)
+	if err != nil {
+		return nil, usage(fmt.Errorf("attribution.owner: %w", err))
+	}
+	var mapping *owner.Mapping
+	if c.Attribution.OwnerFile != "" {
+		if mapping, err = owner.LoadMapping(c.Attribution.OwnerFile); err != nil {
+			return nil, usage(fmt.Errorf("attribution.owner_file: %w", err))
+		}
+	}
+	a := &attributor{tags: &tags{names: owner.Tags(rules)}}
+	if a.software, err = newFinder(log); err != nil {
+		return nil, err
+	}
+	a.containers = container.Open(log, sources(c.Attribution, log)...)
+	a.Attributor = attribution.New(attribution.Options{
+		Containers: a.containers, Software: a.software, Rules: rules, Mapping: mapping,
+		Tags: a.tags.get, Size: c.Limits.Callers,
+	})
+	return a, nil
+}
+
+// filesOfFinder is what looking at software needs of the open files that the process may have.
+const filesOfFinder = 1024
+
+func newFinder(log *slog.Logger) (*software.Finder, error) {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return nil, fmt.Errorf("read the limit of open files: %w", err)
+	}
+	if files.Cur < filesOfFinder {
+		log.Warn("the libraries of callers are not looked for: the process may not open as many files as that takes (systemd: LimitNOFILE=)", "files", files.Cur, "needed", filesOfFinder)
+		return nil, nil
+	}
+	return software.New(software.Options{})
+}
+
+// auto asks those that are where they usually are, now or later.
+const auto = "auto"
+
+// sources are those that the configuration names, the ones with the most weight first.
+func sources(c config.Attribution, log *slog.Logger) (list []container.Source) {
+	for path := range sockets(c.Docker, "/run/docker.sock", "/run/podman/podman.sock") {
+		list = append(list, docker.New(path))
+	}
+	for path := range sockets(c.CRI, cri.Sockets()...) {
+		list = append(list, cri.New(log, path))
+	}
+	return list
+}
+
+// sockets are those that a setting names.
+func sockets(setting string, usual ...string) iter.Seq[string] {
+	if setting == auto {
+		return slices.Values(usual)
+	}
+	return strings.FieldsSeq(setting)
+}
+
+func (a *attributor) close() {
+	if a == nil {
+		return
+	}
+	a.containers.Close()
+	if a.software != nil {
+		a.software.Close()
+	}
+}
+
+// call attributes a call that is reported.
+func (a *attributor) call(c *report.Call) *attribution.Attribution {
+	return a.Of(attribution.Call{
+		Caller: c.Caller, OtherNetwork: !c.Peer.OwnNetNS, Kind: c.Kind, Path: c.Path, Route: c.Route.Pattern,
+		UserAgent: c.UserAgent, Status: c.Status, Answered: c.Status != 0 && c.Error != report.ErrorWithheld,
+		Start: c.Start, End: c.End,
+	})
+}
+
+// caller names a process while it waits for its answer, and begins to look for the rest.
+func (b *bridge) caller(o caller.Origin) *caller.Caller {
+	c := b.callers.Caller(o)
+	b.attributor.Meet(c)
+	return c
+}
+
+// tags are those of the instance that rules name.
+type tags struct {
+	names []string
+
+	mu    sync.Mutex
+	known map[string]string
+}
+
+func (t *tags) get() map[string]string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.known
+}
+
+// tagsEvery is how often tags are read again: they can change while the instance runs.
+const tagsEvery = 10 * time.Minute
+
+// watch reads the tags until ctx ends. They are there where the instance's metadata option
+// InstanceMetadataTags is enabled; else each is a 404.
+func (t *tags) watch(ctx context.Context, read func(path string) (text string, status int, err error)) {
+	for len(t.names) > 0 {
+		known := make(map[string]string)
+		for _, name := range t.names {
+			if text, status, err := read(imds.TagsPath + name); err == nil && status == http.StatusOK {
+				known[name] = caller.Printable(text, 256) // the longest that EC2 lets a tag's value be
+			}
+		}
+		t.mu.Lock()
+		if !maps.Equal(t.known, known) {
+			t.known = known
+		}
+		t.mu.Unlock()
+		select {
+		case <-time.After(tagsEvery):
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/imds-bridge/imds-bridge/caller"
+	"github.com/imds-bridge/imds-bridge/caller/container"
+)
+
+// minPrefix is how much of an id names a container: as much as runtimes show of one. No pid has as
+// many digits.
+const minPrefix = 12
+
+// inhabited is a container that has processes.
+type inhabited struct {
+	id, pod string
+	pids    []int
+}
+
+// findContainer returns the id and the processes of the container that is meant.
+func (e *explainer) findContainer(ctx context.Context, what string) (id string, pids []int, err error) {
+	all, err := inhabitedContainers("/proc")
+	if err != nil {
+		return "", nil, err
+	}
+	found := byID(all, what)
+	if len(found) == 0 {
+		found = e.byName(ctx, all, what)
+	}
+	switch len(found) {
+	case 0:
+		return "", nil, fmt.Errorf("no process runs in a container of that id, nor in one of that name%s", e.unasked())
+	case 1:
+		return found[0].id, found[0].pids, nil
+	}
+	ids := make([]string, len(found))
+	for i, c := range found {
+		ids[i] = c.id
+	}
+	return "", nil, fmt.Errorf("%d containers are meant: name one by its id: %s", len(found), strings.Join(ids, ", "))
+}
+
+func byID(all []inhabited, what string) (found []inhabited) {
+	for _, c := range all {
+		if c.id == what {
+			return []inhabited{c}
+		}
+		if len(what) >= minPrefix && strings.Trim(what, "0123456789abcdef") == "" && strings.HasPrefix(c.id, what) {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+// byName asks the sources what the containers are called that have processes.
+func (e *explainer) byName(ctx context.Context, all []inhabited, what string) (found []inhabited) {
+	e.await(ctx, func() bool {
+		for _, s := range e.containers.States() {
+			if !s.Ready && s.Error == nil {
+				return false
+			}
+		}
+		return true
+	})
+	for _, c := range all {
+		if known := e.containers.Get(c.id, c.pod); known != nil && slices.Contains(namesOf(known), what) {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+func namesOf(c *container.Container) []string {
+	names := []string{c.Name}
+	if c.Pod != nil {
+		names = append(names, c.Pod.Name, c.Pod.Namespace+"/"+c.Pod.Name)
+	}
+	if c.Task != nil {
+		names = append(names, c.Task.Container)
+	}
+	return names
+}
+
+// unasked names the sources that could not be asked.
+func (e *explainer) unasked() string {
+	var list []string
+	for _, s := range e.sourceStates() {
+		if !s.Ready {
+			list = append(list, s.Source+": "+s.Error)
+		}
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	return " as far as can be asked (" + strings.Join(list, "; ") + ")"
+}
+
+// inhabitedContainers goes through all processes once.
+func inhabitedContainers(proc string) ([]inhabited, error) {
+	dir, err := os.Open(proc)
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	at := make(map[string]int)
+	var all []inhabited
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		text, err := os.ReadFile(proc + "/" + name + "/cgroup")
+		if err != nil {
+			continue // it has ended
+		}
+		where := caller.ParseCgroup(string(text))
+		if where.ContainerID == "" {
+			continue
+		}
+		i, ok := at[where.ContainerID]
+		if !ok {
+			i = len(all)
+			at[where.ContainerID] = i
+			all = append(all, inhabited{id: where.ContainerID, pod: where.Place.PodUID})
+		}
+		all[i].pids = append(all[i].pids, pid)
+	}
+	slices.SortFunc(all, func(a, b inhabited) int { return strings.Compare(a.id, b.id) })
+	for _, c := range all {
+		slices.Sort(c.pids)
+	}
+	return all, nil
+}

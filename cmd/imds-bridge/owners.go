@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+
+	"github.com/imds-bridge/imds-bridge/redirect"
+	"github.com/imds-bridge/imds-bridge/redirect/iptables"
+	"github.com/imds-bridge/imds-bridge/redirect/owner"
+)
+
+// owners find out whose connections they are that no hook recorded.
+type owners struct {
+	iptables.Finder
+	close func() error
+	log   *slog.Logger
+	said  sync.Once
+}
+
+func newOwners(o owner.Options, log *slog.Logger) (*owners, error) {
+	finder, err := owner.New(o)
+	if err != nil {
+		return nil, err
+	}
+	return &owners{Finder: finder, close: finder.Close, log: log}, nil
+}
+
+// Find is that of the finder. It says once what privileges are missing: the process gets no others.
+func (o *owners) Find(ctx context.Context, client, server netip.AddrPort) (redirect.Connection, error) {
+	c, err := o.Finder.Find(ctx, client, server)
+	if lacking := (*owner.PermissionError)(nil); errors.As(err, &lacking) {
+		o.said.Do(func() {
+			seen := []any{"missing", strings.Join(lacking.Missing, " "), "client", client.String()}
+			if c.NetNS != 0 {
+				seen = append(seen, "network_namespace", c.NetNS)
+			}
+			o.log.Warn("not every caller can be named: processes of other users may not be looked into (said once)", seen...)
+		})
+	}
+	return c, err
+}
+
+func (o *owners) Close() error { return o.close() }

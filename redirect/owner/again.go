@@ -1,0 +1,251 @@
+package owner
+
+import (
+	"errors"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/imds-bridge/imds-bridge/redirect"
+)
+
+// Who called twice calls again. His files in /proc are left open: they are his, whoever has his number once he
+// is gone, and to read an open one takes a third of the time.
+
+const (
+	// maxKept is how many processes are kept, at four files each.
+	maxKept = 8
+	// maxLearned bounds how many more sockets of a caller are remembered once the one in question is found:
+	// one with many calls at once has them under as many numbers.
+	maxLearned = 64
+	// cgroupMaxAge is how long a process that is moved can be told to be in the cgroup that it left.
+	cgroupMaxAge = time.Second
+)
+
+// kept is a process that was found more than once, and had its sockets for itself.
+type kept struct {
+	mu                          sync.Mutex // one search reads at a time
+	gone                        bool       // the files are closed
+	dir, stat, cgroup, children int        // of /proc/<pid>; -1 is none
+
+	process  process
+	uid, gid uint32 // that the directory is of
+	group    string // what cgroup said
+	read     time.Time
+	socket   uint64 // cgroup id of the socket by which it was found last, 0 where that is not told
+}
+
+func newKept() *lru.Cache[int, *kept] {
+	c, _ := lru.NewWithEvict(maxKept, func(_ int, k *kept) { k.close() })
+	return c
+}
+
+func (k *kept) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.gone = true
+	for _, fd := range []*int{&k.dir, &k.stat, &k.cgroup, &k.children} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd)
+		}
+		*fd = -1
+	}
+}
+
+// again finds a caller who is as he was the last time, in a few system calls that wait for nothing. It tells no
+// more than whether he is.
+func (f *Finder) again(client, server netip.AddrPort) (c redirect.Connection, ok bool) {
+	client, server = plain(client), plain(server)
+	s := &search{Finder: f}
+	sock, h, ok := s.likely(client, server)
+	if !ok {
+		return c, false
+	}
+	p, ok := s.unchanged(h, sock, false)
+	if ok {
+		c = f.connection(sock, server)
+		p.fill(&c)
+	}
+	return c, ok
+}
+
+// likely finds the socket, and who has it if that is who had the last one.
+func (s *search) likely(client, server netip.AddrPort) (socket, holder, bool) {
+	sock, err := s.own.findNow(client, server)
+	if errors.Is(err, ErrNoSocket) {
+		ns := s.others.only(client.Addr())
+		if ns == nil {
+			return sock, holder{}, false
+		}
+		return ns.borrowKnown(s, client, server)
+	}
+	if err != nil {
+		return sock, holder{}, false
+	}
+	sock.netns = s.netns
+	if h, ok := s.seen.Get(sock.link()); ok {
+		return sock, h, true
+	}
+	known, _ := s.hints.Get(user{sock.uid, sock.netns})
+	if len(known) == 0 {
+		return sock, holder{}, false
+	}
+	return sock, known[0], true
+}
+
+// unchanged tells whether a process is kept, has a socket for itself, and is as it was but for its name. It is
+// patient where it may read what takes time.
+func (s *search) unchanged(h holder, sock socket, patient bool) (process, bool) {
+	k, ok := s.kept.Get(h.pid)
+	if !ok || !k.mu.TryLock() {
+		return process{}, false
+	}
+	defer k.mu.Unlock()
+	p, link := k.process, sock.link()
+	if k.gone || !p.isUser(sock.uid) || !k.same(&p, s.clock) || !k.sameCgroup(sock, patient) || s.isHeir(h, p, link) {
+		return p, false
+	}
+	if k.hasChildren() && (!patient || s.child(h.pid, link) != 0) {
+		return p, false
+	}
+	// While it has the socket it is the process that was read.
+	return p, k.holds(h.fd, link)
+}
+
+func (k *kept) holds(fd int, link string) bool {
+	var buf [64]byte
+	n, err := unix.Readlinkat(k.dir, "fd/"+strconv.Itoa(fd), buf[:])
+	return err == nil && string(buf[:n]) == link
+}
+
+// same reads the process's name anew, and tells whether all else is what it was.
+func (k *kept) same(p *process, clock time.Duration) bool {
+	var buf [1024]byte
+	n, err := unix.Pread(k.stat, buf[:], 0)
+	if err != nil || p.parseStat(buf[:n], clock) != nil {
+		return false
+	}
+	was := k.process
+	was.comm = p.comm
+	uid, gid, err := k.owner()
+	return err == nil && *p == was && uid == k.uid && gid == k.gid
+}
+
+// owner is whom the directory is of.
+func (k *kept) owner() (uid, gid uint32, err error) {
+	var st unix.Stat_t
+	err = unix.Fstat(k.dir, &st)
+	return st.Uid, st.Gid, err
+}
+
+// sameCgroup tells whether the process is in the cgroup that it was in. It made the socket for this call: where
+// that one's cgroup is told, it is the process's. Else it is read, for which the kernel takes a lock, and
+// what was read a moment ago will do for who is not patient.
+func (k *kept) sameCgroup(sock socket, patient bool) bool {
+	if sock.cgroup != 0 {
+		return sock.cgroup == k.socket
+	}
+	if !patient {
+		return time.Since(k.read) < cgroupMaxAge
+	}
+	now := time.Now()
+	group, err := k.readCgroup()
+	if err != nil || group != k.group {
+		return false
+	}
+	k.read = now
+	return true
+}
+
+func (k *kept) readCgroup() (string, error) {
+	var buf [4096]byte
+	n, err := unix.Pread(k.cgroup, buf[:], 0)
+	return string(buf[:max(n, 0)]), err
+}
+
+// hasChildren tells whether there are any.
+func (k *kept) hasChildren() bool {
+	if k.children < 0 {
+		return false // a kernel without CONFIG_PROC_CHILDREN
+	}
+	var buf [16]byte
+	n, err := unix.Pread(k.children, buf[:], 0)
+	return n != 0 || err != nil
+}
+
+// isHeir tells whether a process can have the socket from its parent.
+func (s *search) isHeir(h holder, p process, link string) bool {
+	if p.ppid <= 1 || s.age(p) >= youth {
+		return false
+	}
+	return !s.apart.Contains(lineage{h.pid, p.ppid, p.started}) || s.holds(holder{int(p.ppid), h.fd}, link)
+}
+
+// meet notes who was found, and keeps who was found before. Who shares his sockets is looked at in full each
+// time.
+func (s *search) meet(h holder, p process, sock socket, ambiguous bool) {
+	if ambiguous || p.execID == 0 {
+		s.kept.Remove(h.pid)
+		return
+	}
+	started, ok := s.met.Get(h.pid)
+	if !ok || started != p.started {
+		s.met.Add(h.pid, p.started)
+		return
+	}
+	k, ok := s.kept.Get(h.pid)
+	if !ok {
+		var err error
+		if k, err = s.open(h.pid); err != nil {
+			return
+		}
+		if there, _ := s.kept.ContainsOrAdd(h.pid, k); there {
+			k.close() // another search was faster
+			return
+		}
+	}
+	if !s.learn(k, p, sock) || !k.holds(h.fd, sock.link()) {
+		s.kept.Remove(h.pid)
+	}
+}
+
+// open opens what is kept of a process.
+func (s *search) open(pid int) (*kept, error) {
+	number := strconv.Itoa(pid)
+	k := &kept{dir: -1, stat: -1, cgroup: -1, children: -1}
+	var err error
+	if k.dir, err = unix.Openat(int(s.proc.Fd()), number, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return nil, err
+	}
+	for name, fd := range map[string]*int{"stat": &k.stat, "cgroup": &k.cgroup, "task/" + number + "/children": &k.children} {
+		if *fd, err = unix.Openat(k.dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+			k.close()
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
+// learn takes a process that was just found for what the kept one is, unless it is another.
+func (s *search) learn(k *kept, p process, sock socket) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.gone {
+		return false
+	}
+	k.read = time.Now()
+	group, err := k.readCgroup()
+	if err != nil || s.cgroupID([]byte(group)) != p.cgroupID {
+		return false
+	}
+	k.process, k.group, k.socket = p, group, sock.cgroup
+	k.uid, k.gid, err = k.owner()
+	return err == nil && k.same(&p, s.clock)
+}
+
+// link is what a descriptor of the socket is a link to.
+func (s socket) link() string { return "socket:[" + strconv.FormatUint(uint64(s.inode), 10) + "]" }

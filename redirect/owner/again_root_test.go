@@ -1,0 +1,333 @@
+//go:build root
+
+package owner
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imds-bridge/imds-bridge/lab"
+	"github.com/imds-bridge/imds-bridge/redirect"
+)
+
+// moody is a process that holds connections, and changes when it is told to.
+type moody struct {
+	*exec.Cmd
+	stdin io.WriteCloser
+	said  *bufio.Reader
+	local netip.AddrPort // of its latest connection
+}
+
+func startMoody(t *testing.T, n *lab.Namespace) *moody {
+	t.Helper()
+	m := &moody{Cmd: command(t, "moody", nil)}
+	var err error
+	if m.stdin, err = m.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := m.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.said = bufio.NewReader(out)
+	if err := n.Start(m.Cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.end)
+	m.tell(t, "connect")
+	return m
+}
+
+func (m *moody) end() { m.stdin.Close(); _ = m.Wait() }
+
+// tell has the process do something, which is done when tell returns.
+func (m *moody) tell(t *testing.T, do string) {
+	t.Helper()
+	if _, err := io.WriteString(m.stdin, do+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	said, err := m.said.ReadString('\n')
+	if err != nil {
+		t.Fatalf("%s: %v", do, err)
+	}
+	if at, err := netip.ParseAddrPort(strings.TrimSpace(said)); err == nil {
+		m.local = at
+	}
+}
+
+func (m *moody) find(t *testing.T, f *Finder) redirect.Connection {
+	t.Helper()
+	c, err := f.Find(context.Background(), m.local, imds4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func init() { roles["moody"] = beMoody }
+
+// moodySockets are those of a moody process.
+var moodySockets []int
+
+func beMoody() error {
+	if len(os.Args) > 1 { // after exec
+		fmt.Println()
+	}
+	for in := bufio.NewReader(os.Stdin); ; {
+		line, err := in.ReadString('\n')
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		do, argument, _ := strings.Cut(strings.TrimSpace(line), " ")
+		said, err := change(do, argument)
+		if err != nil {
+			return fmt.Errorf("%s: %w", do, err)
+		}
+		fmt.Println(said)
+	}
+}
+
+var child *exec.Cmd
+
+func change(do, argument string) (string, error) {
+	switch do {
+	case "connect":
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return "", err
+		}
+		if err := unix.Connect(fd, sockaddr(imds4, unix.AF_INET)); err != nil {
+			return "", err
+		}
+		moodySockets = append(moodySockets, fd)
+		local, err := unix.Getsockname(fd)
+		return addrPort(local).String(), err
+	case "rename":
+		name := append([]byte(argument), 0)
+		return "", os.WriteFile("/proc/self/comm", name, 0)
+	case "exec":
+		for _, fd := range moodySockets {
+			if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+				return "", err
+			}
+		}
+		return "", syscall.Exec("/proc/self/exe", append(os.Args, "again"), os.Environ())
+	case "join":
+		return "", os.WriteFile(filepath.Join(argument, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
+	case "fork":
+		child = exec.Command("/proc/self/exe")
+		child.Env = append(os.Environ(), roleVariable+"=stay")
+		if _, err := child.StdinPipe(); err != nil { // it stays until it is killed
+			return "", err
+		}
+		if argument == "heir" {
+			fd, err := unix.FcntlInt(uintptr(moodySockets[0]), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				return "", err
+			}
+			socket := os.NewFile(uintptr(fd), "socket")
+			defer socket.Close()
+			child.ExtraFiles = []*os.File{socket}
+		}
+		return "", child.Start()
+	case "reap":
+		_ = child.Process.Kill()
+		_ = child.Wait()
+		return "", nil
+	case "setgid":
+		gid, err := strconv.Atoi(argument)
+		if err != nil {
+			return "", err
+		}
+		return "", syscall.Setgid(gid)
+	}
+	return "", errors.New("not known")
+}
+
+// acquaint has a process found until it is kept, and tells what it is.
+func acquaint(t *testing.T, f *Finder, m *moody) redirect.Connection {
+	t.Helper()
+	first := m.find(t, f)
+	for range 2 {
+		if c := m.find(t, f); c != first {
+			t.Fatalf("found\n%+v, then\n%+v", first, c)
+		}
+	}
+	if c, ok := f.again(m.local, imds4); !ok || c != first {
+		t.Fatalf("found\n%+v again (%t), before\n%+v", c, ok, first)
+	}
+	return first
+}
+
+// Whatever changes about a process that is known is seen by the next call.
+func TestKnownProcessIsToldAsItIsNow(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	box := container(t, l, "one")
+	for where, n := range map[string]*lab.Namespace{"host": l.Host(), "container": box} {
+		t.Run(where, func(t *testing.T) {
+			f := newFinder(t, l.Host())
+			m := startMoody(t, n)
+			was := acquaint(t, f, m)
+
+			m.tell(t, "rename other")
+			want := was
+			want.Comm = "other"
+			if c := m.find(t, f); c != want {
+				t.Errorf("renamed:\n%+v, want\n%+v", c, want)
+			}
+			m.tell(t, "setgid 23456")
+			want.GID = 23456
+			if c := m.find(t, f); c != want {
+				t.Errorf("of another group:\n%+v, want\n%+v", c, want)
+			}
+			m.tell(t, "exec")
+			c := m.find(t, f)
+			if c.ExecID == was.ExecID || c.PID != was.PID || c.Started != was.Started {
+				t.Errorf("another program:\n%+v, was\n%+v", c, was)
+			}
+			acquaint(t, f, m)
+		})
+	}
+}
+
+// It is in the cgroup that it calls from, or was a moment ago where the socket does not tell.
+func TestKnownProcessThatMovesIsToldInItsNewCgroup(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	box := container(t, l, "one")
+	other := filepath.Join(l.Cgroup(), "other")
+	if err := os.Mkdir(other, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove(other) })
+	for where, c := range map[string]struct {
+		from *lab.Namespace
+		late time.Duration
+	}{"host": {l.Host(), 0}, "container": {box, cgroupMaxAge}} {
+		t.Run(where, func(t *testing.T) {
+			f := newFinder(t, l.Host())
+			m := startMoody(t, c.from)
+			acquaint(t, f, m)
+			m.tell(t, "join "+other)
+			time.Sleep(c.late)
+			for range 3 {
+				m.tell(t, "connect")
+				if c := m.find(t, f); c.CgroupID != inode(t, other) {
+					t.Errorf("cgroup %d, want %d", c.CgroupID, inode(t, other))
+				}
+			}
+		})
+	}
+}
+
+func TestKnownProcessThatSharesItsSocketIsAmbiguous(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	f := newFinder(t, l.Host())
+	m := startMoody(t, l.Host())
+	was := acquaint(t, f, m)
+
+	m.tell(t, "fork") // a child without it
+	if c := m.find(t, f); c != was {
+		t.Errorf("found\n%+v, want\n%+v", c, was)
+	}
+	m.tell(t, "reap")
+	m.tell(t, "fork heir")
+	if c := m.find(t, f); !c.Ambiguous || c.PID != was.PID {
+		t.Errorf("found\n%+v, want it ambiguous", c)
+	}
+	m.tell(t, "reap")
+	if c := m.find(t, f); c != was {
+		t.Errorf("found\n%+v, want\n%+v", c, was)
+	}
+}
+
+// What is kept of a process is of that one, whoever has its number.
+func TestKeptProcessIsNotTakenForAnother(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	f := newFinder(t, l.Host())
+	m := startMoody(t, l.Host())
+	acquaint(t, f, m)
+	s := &search{Finder: f, ctx: context.Background()}
+	for _, state := range []string{"alive", "dead"} {
+		other := startMoody(t, l.Host())
+		acquaint(t, f, other)
+		k, ok := f.kept.Get(other.Process.Pid)
+		if !ok {
+			t.Fatal("not kept")
+		}
+		if state == "dead" {
+			other.end()
+		}
+		sock, err := s.own.find(m.local, imds4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, ok := s.knownHolder(user{sock.uid, f.netns}, sock.link())
+		if !ok || h.pid != m.Process.Pid {
+			t.Fatalf("the holder is %+v", h)
+		}
+		f.kept.Remove(h.pid)
+		f.kept.Add(h.pid, k) // as if it had the number of the other
+		if p, ok := s.unchanged(h, sock, true); ok {
+			t.Errorf("%s: %+v has the other's socket", state, p)
+		}
+		if c := m.find(t, f); c.PID != uint32(m.Process.Pid) || c.Ambiguous {
+			t.Errorf("%s: found %+v", state, c)
+		}
+	}
+}
+
+// A process with many calls at once is looked through for the first one.
+func TestManySocketsOfOneProcessAreLearnedAtOnce(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	f := newFinder(t, l.Host())
+	m := startMoody(t, l.Host())
+	acquaint(t, f, m)
+	var all []netip.AddrPort
+	for range 20 {
+		m.tell(t, "connect")
+		all = append(all, m.local)
+	}
+	for i, local := range all {
+		if i > 0 {
+			if c, ok := f.again(local, imds4); !ok || c.PID != uint32(m.Process.Pid) {
+				t.Errorf("socket %d: %+v, %t", i, c, ok)
+			}
+		}
+		m.local = local
+		m.find(t, f)
+	}
+}
+
+func TestNoMoreThanSomeProcessesAreKept(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	f := newFinder(t, l.Host())
+	for range maxKept + 2 {
+		acquaint(t, f, startMoody(t, l.Host()))
+	}
+	if n := f.kept.Len(); n != maxKept {
+		t.Errorf("%d are kept, want %d", n, maxKept)
+	}
+}
