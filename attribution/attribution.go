@@ -38,15 +38,19 @@ type Who struct {
 	Service   string // the name by which the caller's service goes
 }
 
-// Attribution is what is known of one call.
+// Attribution is what is known of one call. What it points to is shared, by all calls that are told of in
+// the same words: read it only.
 type Attribution struct {
 	*Who
-	Client client.Client
-	// Advice is for v1 calls, else zero.
-	Advice client.Advice
+	Client *client.Client
+	// Advice is for v1 calls, else nil.
+	Advice *client.Advice
 	// Waste is what the process's calls of about the last hour could be fewer by.
 	Waste []client.Finding
 }
 
 // nobody is who calls when no process is known.
 var nobody = &Who{}
+
+// Unknown is what is known of a call where nobody is asked.
+var Unknown = &Attribution{Who: nobody, Client: &client.Client{}}

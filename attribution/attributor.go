@@ -3,6 +3,7 @@ package attribution
 import (
 	"cmp"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,8 +17,12 @@ import (
 	"github.com/imds-bridge/imds-bridge/imds/client"
 )
 
-// defaultSize remembers that many processes.
-const defaultSize = 16384
+const (
+	// defaultSize remembers that many processes.
+	defaultSize = 16384
+	// strangersKept bounds the User-Agents of those whose process is not known.
+	strangersKept = 64
+)
 
 // Options are what an Attributor asks. Each may be left out.
 type Options struct {
@@ -38,6 +43,7 @@ type Attributor struct {
 	options   Options
 	variables []string
 	known     *lru.Cache[image, *subject]
+	strangers *lru.Cache[string, *client.Client] // by User-Agent
 }
 
 // image tells apart what a process can be, as package caller does.
@@ -52,6 +58,7 @@ type image struct {
 func New(o Options) *Attributor {
 	o.Proc = cmp.Or(o.Proc, "/proc")
 	a := &Attributor{options: o, variables: variables(o.Rules)}
+	a.strangers, _ = lru.New[string, *client.Client](strangersKept)
 	a.known, _ = lru.New[image, *subject](cmp.Or(max(o.Size, 0), defaultSize)) // fails for a size below 1 alone
 	return a
 }
@@ -93,7 +100,7 @@ func (a *Attributor) Meet(c *caller.Caller) {
 func (a *Attributor) Of(call Call) *Attribution {
 	c := call.Caller
 	if c == nil || !c.Complete || c.PID == 0 {
-		return &Attribution{Who: nobody, Client: client.Identify(client.Evidence{UserAgent: call.UserAgent})}
+		return &Attribution{Who: nobody, Client: a.stranger(call.UserAgent)}
 	}
 	a.Meet(c)
 	s, ok := a.known.Get(image{c.PID, c.Origin.Started, c.ExecID, c.CgroupID})
@@ -101,6 +108,16 @@ func (a *Attributor) Of(call Call) *Attribution {
 		s = &subject{} // pushed out meanwhile
 	}
 	return s.attribute(a, call)
+}
+
+// stranger is the client that a User-Agent alone tells of.
+func (a *Attributor) stranger(userAgent string) *client.Client {
+	if known, ok := a.strangers.Get(userAgent); ok {
+		return known
+	}
+	found := client.Identify(client.Evidence{UserAgent: userAgent})
+	a.strangers.Add(strings.Clone(shorten(userAgent)), &found)
+	return &found
 }
 
 // Known returns what was attributed of a process last, and how many of its calls were of which kind; nil
@@ -135,15 +152,37 @@ type subject struct {
 	history client.History
 	who     *Who
 	tags    map[string]string // of the instance, for which who holds
-	clients [2]claim          // of the User-Agents seen last
+	claims  [2]*claim         // of the User-Agents seen last
 	rec     Record
 }
 
-// claim is a User-Agent, and whose it is taken to be.
+// claim is a User-Agent, whose it is taken to be, and what was last to be done about that.
 type claim struct {
 	userAgent string
 	who       *Who // for which this holds
 	client    client.Client
+	advised   advised
+	advice    *client.Advice
+}
+
+// advised is what advice depends on, besides the client.
+type advised struct {
+	path         string
+	otherNetwork bool
+	fallback     client.Fallback
+}
+
+func (c *claim) advise(call Call, h *client.History) *client.Advice {
+	due := advised{call.Path, call.OtherNetwork, h.Fallback()}
+	if c.advice != nil && c.advised == due {
+		return c.advice
+	}
+	advice := client.Advise(c.client, client.Seen{
+		Kind: call.Kind, Path: call.Path, OtherNetwork: call.OtherNetwork, History: h,
+	})
+	due.path = strings.Clone(shorten(call.Path)) // a longer one is advised anew each time
+	c.advised, c.advice = due, &advice
+	return &advice
 }
 
 func (s *subject) attribute(a *Attributor, call Call) *Attribution {
@@ -154,11 +193,10 @@ func (s *subject) attribute(a *Attributor, call Call) *Attribution {
 		Answered: call.Answered, Took: call.End.Sub(call.Start), OtherNetwork: call.OtherNetwork,
 	})
 	s.learn(a, call.Caller)
-	t := &Attribution{Who: s.who, Client: s.clientOf(call), Waste: s.history.Waste()}
+	claimed := s.claimOf(call)
+	t := &Attribution{Who: s.who, Client: &claimed.client, Waste: s.history.Waste()}
 	if call.Kind == imds.V1 {
-		t.Advice = client.Advise(t.Client, client.Seen{
-			Kind: call.Kind, Path: call.Path, OtherNetwork: call.OtherNetwork, History: &s.history,
-		})
+		t.Advice = claimed.advise(call, &s.history)
 	}
 	s.count(call, t)
 	return t
@@ -232,23 +270,26 @@ func (a *Attributor) who(c *caller.Caller, s *subject, in *container.Container, 
 	}
 }
 
-// clientOf remembers the answers to the User-Agents seen last: most processes have one or two.
-func (s *subject) clientOf(call Call) client.Client {
-	for _, known := range s.clients {
-		if known.who == s.who && known.userAgent == call.UserAgent {
-			return known.client
+// claimOf remembers the answers to the User-Agents seen last: most processes have one or two.
+func (s *subject) claimOf(call Call) *claim {
+	for _, known := range s.claims {
+		if known != nil && known.who == s.who && known.userAgent == call.UserAgent {
+			return known
 		}
 	}
-	found := client.Identify(evidence(call, s.who))
-	s.clients[1] = s.clients[0]
-	s.clients[0] = claim{shorten(call.UserAgent), s.who, found}
-	return found
+	s.claims[1] = s.claims[0]
+	s.claims[0] = &claim{
+		userAgent: strings.Clone(shorten(call.UserAgent)), who: s.who,
+		client: client.Identify(evidence(call, s.who)),
+	}
+	return s.claims[0]
 }
 
-// maxUserAgent is more than any that is in the table; longer ones are identified anew each time.
-const maxUserAgent = 256
+// maxText is of a User-Agent or a path, more than those of the table have; longer ones are looked at anew
+// each time.
+const maxText = 256
 
-func shorten(s string) string { return s[:min(len(s), maxUserAgent)] }
+func shorten(s string) string { return s[:min(len(s), maxText)] }
 
 func evidence(call Call, who *Who) client.Evidence {
 	c := call.Caller

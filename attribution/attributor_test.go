@@ -94,7 +94,7 @@ func TestWhatComesLaterIsInLaterRecords(t *testing.T) {
 	if first.Client.Name != "curl" || first.Advice.Code != client.ReplaceCurl || !strings.Contains(strings.Join(first.Advice.Commands, "\n"), "instance-id") {
 		t.Errorf("%+v: %+v", first.Client, first.Advice)
 	}
-	if again := a.Of(v1(c, "curl/7.61.1")); again.Who != first.Who {
+	if again := a.Of(v1(c, "curl/7.61.1")); again.Who != first.Who || again.Client != first.Client || again.Advice != first.Advice {
 		t.Error("who it is has changed, though nothing is new")
 	}
 	source.tell <- &container.Container{ID: containerID, Pod: &container.Pod{Name: "p", Labels: map[string]string{"team": "checkout"}}}
@@ -129,10 +129,10 @@ func TestEachUserAgentHasItsClient(t *testing.T) {
 	}
 	long := strings.Repeat("x", 100<<10)
 	a.Of(v1(c, long))
-	a.Of(v1(c, long[:maxUserAgent]))
+	a.Of(v1(c, long[:maxText]))
 	s, _ := a.known.Peek(image{c.PID, c.Origin.Started, c.ExecID, 0})
-	for _, claimed := range s.clients {
-		if len(claimed.userAgent) > maxUserAgent {
+	for _, claimed := range s.claims {
+		if len(claimed.userAgent) > maxText {
 			t.Errorf("%d bytes of a User-Agent are kept", len(claimed.userAgent))
 		}
 	}
@@ -143,7 +143,7 @@ func TestV2CallsGetNoAdvice(t *testing.T) {
 	a := New(Options{})
 	call := v1(curl(), "aws-cli/2.1")
 	call.Kind = imds.V2
-	if got := a.Of(call); got.Advice.Code != "" {
+	if got := a.Of(call); got.Advice != nil {
 		t.Errorf("%+v", got.Advice)
 	}
 }

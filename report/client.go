@@ -19,11 +19,8 @@ func clientValues(known *attribution.Attribution) (a []slog.Attr) {
 			{"speaks_v2", c.SpeaksV2().String()}, {"contradiction", c.Contradiction},
 		})...)
 	}
-	if d := known.Advice; d.Code != "" {
+	if d := known.Advice; d != nil {
 		a = append(a, group("advice", pairs{{"code", string(d.Code)}, {"text", d.Text}, {"link", d.Link}})...)
-	}
-	if len(known.Waste) > 0 {
-		a = append(a, slog.Any("waste", findings(known.Waste)))
 	}
 	return a
 }
@@ -47,9 +44,8 @@ func clientAttributes(known *attribution.Attribution) (a []attribute.KeyValue) {
 			{"imds.client.contradiction", c.Contradiction},
 		}.span()
 	}
-	a = append(a, pairs{{"imds.advice.code", string(known.Advice.Code)}, {"imds.advice.text", known.Advice.Text}, {"imds.advice.link", known.Advice.Link}}.span()...)
-	if len(known.Waste) > 0 {
-		a = append(a, attribute.StringSlice("imds.waste", findings(known.Waste)))
+	if d := known.Advice; d != nil {
+		a = append(a, pairs{{"imds.advice.code", string(d.Code)}, {"imds.advice.text", d.Text}, {"imds.advice.link", d.Link}}.span()...)
 	}
 	return a
 }

@@ -41,7 +41,10 @@ func logCall(ctx context.Context, logger *slog.Logger, c *Call, known *attributi
 	if c.Cause != nil {
 		a = append(a, slog.String("cause", shorten(c.Cause.Error())))
 	}
-	logger.LogAttrs(ctx, level, "imds call", append(a, clientValues(known)...)...)
+	if len(known.Waste) > 0 {
+		a = append(a, slog.Any("waste", findings(known.Waste)))
+	}
+	logger.LogAttrs(ctx, level, "imds call", a...)
 }
 
 func levelOf(c *Call) slog.Level {

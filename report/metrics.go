@@ -75,7 +75,10 @@ const maxAttributed = 1000
 const overflow = "_OTHER"
 
 func (m *metrics) recordAttributed(c *Call, known *attribution.Attribution) {
-	key := attributedLabels{c.Kind.String(), known.Owner.Name, known.Client.Name, string(known.Advice.Code)}
+	key := attributedLabels{version: c.Kind.String(), owner: known.Owner.Name, client: known.Client.Name}
+	if known.Advice != nil {
+		key.advice = string(known.Advice.Code)
+	}
 	option, ok := m.owned[key]
 	if !ok && len(m.owned) >= maxAttributed {
 		key.owner = overflow

@@ -14,6 +14,7 @@ import (
 
 	"github.com/imds-bridge/imds-bridge/attribution"
 	"github.com/imds-bridge/imds-bridge/caller"
+	"github.com/imds-bridge/imds-bridge/imds/client"
 )
 
 // reportsQueued bounds the calls that wait to be reported, and the traces that wait to be taken.
@@ -48,7 +49,7 @@ type Reporter struct {
 	dropped func(signal string)
 
 	attribute func(*Call) *attribution.Attribution
-	known     map[person]portrait // touched by report alone
+	known     map[sitter]portrait // touched by report alone
 
 	mu     sync.RWMutex // guards closing calls against sends
 	closed bool
@@ -74,7 +75,7 @@ func New(o Options) (*Reporter, error) {
 		dropped:   o.Dropped,
 		calls:     make(chan *Call, reportsQueued),
 		traces:    make(chan []endedSpan, reportsQueued),
-		known:     map[person]portrait{},
+		known:     map[sitter]portrait{},
 		attribute: o.Attribute,
 		closing:   make(chan struct{}),
 		logged:    make(chan struct{}),
@@ -121,9 +122,13 @@ func (r *Reporter) report() {
 	for c := range r.calls {
 		ctx := context.Background()
 		known := r.attributed(c)
-		who := r.portrait(c, known.Who)
+		who := r.portrait(c, known)
 		if r.tracer != nil {
-			ctx = r.trace(ctx, c, append(slices.Clip(who.attributes), clientAttributes(known)...))
+			attributes := who.attributes
+			if len(known.Waste) > 0 {
+				attributes = append(slices.Clip(attributes), attribute.StringSlice("imds.waste", findings(known.Waste)))
+			}
+			ctx = r.trace(ctx, c, attributes)
 		}
 		logCall(ctx, who.logger, c, known)
 		if len(r.calls) > 0 {
@@ -140,7 +145,7 @@ func (r *Reporter) report() {
 // attributed is what is known of a call; nothing where nobody is asked.
 func (r *Reporter) attributed(c *Call) *attribution.Attribution {
 	if r.attribute == nil {
-		return &attribution.Attribution{Who: &attribution.Who{}}
+		return attribution.Unknown
 	}
 	known := r.attribute(c)
 	if c.Kind != 0 {
@@ -183,22 +188,36 @@ type portrait struct {
 // portraitsKept bounds the portraits; with one more, all are made anew.
 const portraitsKept = 1024
 
-func (r *Reporter) portrait(c *Call, known *attribution.Who) portrait {
-	if c.Caller == nil {
-		return portrait{logger: r.logger}
-	}
-	who := person{c.Caller, known, c.Peer.OwnNetNS, c.Peer.Ambiguous}
+// sitter is whom a portrait is of: a caller, and the client that it calls by.
+type sitter struct {
+	person
+	client *client.Client
+	advice *client.Advice
+}
+
+func (r *Reporter) portrait(c *Call, known *attribution.Attribution) portrait {
+	who := sitter{person{c.Caller, known.Who, c.Peer.OwnNetNS, c.Peer.Ambiguous}, known.Client, known.Advice}
 	p, ok := r.known[who]
-	if !ok {
-		p = portrait{logger: r.logger.With("caller", callerValue(who))}
-		if r.tracer != nil {
-			p.attributes = callerAttributes(who)
-		}
-		if len(r.known) >= portraitsKept {
-			clear(r.known)
-		}
-		r.known[who] = p
+	if ok {
+		return p
 	}
+	p.logger = r.logger
+	if c.Caller != nil {
+		p.logger = p.logger.With("caller", callerValue(who.person))
+		if r.tracer != nil {
+			p.attributes = callerAttributes(who.person)
+		}
+	}
+	if values := clientValues(known); len(values) > 0 {
+		p.logger = slog.New(p.logger.Handler().WithAttrs(values))
+	}
+	if r.tracer != nil {
+		p.attributes = append(p.attributes, clientAttributes(known)...)
+	}
+	if len(r.known) >= portraitsKept {
+		clear(r.known)
+	}
+	r.known[who] = p
 	return p
 }
 

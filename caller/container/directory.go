@@ -116,11 +116,8 @@ func (d *Directory) Get(id, podUID string) *Container {
 	if id != "" && (!ok || e.wants(time.Now(), len(d.sources))) {
 		e = d.query(id, podUID)
 	}
-	if e != nil && e.merged != nil && (podUID == "" || e.merged.Pod.is(podUID)) {
-		return e.merged
-	}
-	if pod, ok := d.pods.Get(podUID); ok {
-		return d.inPod(id, pod)
+	if podUID != "" {
+		return d.inPod(id, podUID, e)
 	}
 	if e == nil {
 		return nil
@@ -128,12 +125,23 @@ func (d *Directory) Get(id, podUID string) *Container {
 	return e.merged
 }
 
-// inPod is for a container in a pod of which no source that knows the container told. The cgroup says
-// which pod it is; labels that say otherwise are not the kubelet's.
-func (d *Directory) inPod(id string, pod *Pod) *Container {
+// inPod is for a container in a pod. The cgroup says which pod it is; labels that say otherwise are not
+// the kubelet's.
+func (d *Directory) inPod(id, podUID string, e *entry) *Container {
+	pod, ok := d.pods.Get(podUID)
+	switch {
+	case e != nil && e.pod != nil && (e.pod == pod || !ok && e.pod.UID == podUID):
+		return e.merged
+	case !ok && (e == nil || e.merged == nil):
+		return nil
+	case !ok && e.merged.Pod.is(podUID):
+		return e.merged
+	case !ok:
+		pod = &Pod{UID: podUID}
+	}
 	key := id
 	if id == "" {
-		key = "pod " + pod.UID
+		key = "pod " + podUID
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -146,12 +154,14 @@ func (d *Directory) inPod(id string, pod *Pod) *Container {
 		next.merge()
 	}
 	next.pod = pod
+	merged := Container{ID: id}
 	if next.merged != nil {
-		without := *next.merged
-		without.Pod = nil
-		next.merged = &without
+		merged = *next.merged
 	}
-	next.merged = next.merged.with(&Container{ID: id, Pod: pod, From: []string{"pod"}})
+	if !merged.Pod.is(podUID) {
+		merged.Pod = nil
+	}
+	next.merged = (&merged).with(&Container{Pod: pod, From: []string{"pod"}})
 	d.containers.Add(key, next)
 	return next.merged
 }

@@ -248,6 +248,16 @@ func TestPodIsKnownBeforeItsContainer(t *testing.T) {
 				t.Errorf("labels are believed against the cgroup: %+v", got.Pod)
 			}
 		}
+		kubernetes.tell(func(l Listener) {
+			l.Here(&Container{ID: "d", Pod: &Pod{UID: "u", Name: "p", Container: "web"}})
+			l.Here(&Container{ID: "e", Name: "n", Pod: &Pod{UID: "forged", Name: "other"}})
+		})
+		if got := d.Get("d", "u"); got.Pod.Container != "web" || got.Pod.ServiceAccount != "s" {
+			t.Errorf("what the pod is known by is lost: %+v", got.Pod)
+		}
+		if got := d.Get("e", "nobody told of"); got.Pod.Name != "" || got.Pod.UID != "nobody told of" || d.Get("e", "nobody told of") != got {
+			t.Errorf("labels are believed against the cgroup: %+v", got.Pod)
+		}
 		if d.Get("", "") != nil || d.Get("b", "unknown") != nil {
 			t.Error("something is known of nothing")
 		}

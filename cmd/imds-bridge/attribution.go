@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +20,8 @@ import (
 	"github.com/imds-bridge/imds-bridge/caller/container"
 	"github.com/imds-bridge/imds-bridge/caller/container/cri"
 	"github.com/imds-bridge/imds-bridge/caller/container/docker"
+	"github.com/imds-bridge/imds-bridge/caller/container/ecs"
+	"github.com/imds-bridge/imds-bridge/caller/container/kubernetes"
 	"github.com/imds-bridge/imds-bridge/caller/owner"
 	"github.com/imds-bridge/imds-bridge/caller/software"
 	"github.com/imds-bridge/imds-bridge/config"
@@ -46,11 +49,15 @@ func newAttributor(c config.Config, log *slog.Logger) (_ *attributor, err error)
 			return nil, usage(fmt.Errorf("attribution.owner_file: %w", err))
 		}
 	}
+	list, err := sources(c.Attribution, log)
+	if err != nil {
+		return nil, err
+	}
 	a := &attributor{tags: &tags{names: owner.Tags(rules)}}
 	if a.software, err = newFinder(log); err != nil {
 		return nil, err
 	}
-	a.containers = container.Open(log, sources(c.Attribution, log)...)
+	a.containers = container.Open(log, list...)
 	a.Attributor = attribution.New(attribution.Options{
 		Containers: a.containers, Software: a.software, Rules: rules, Mapping: mapping,
 		Tags: a.tags.get, Size: c.Limits.Callers,
@@ -77,14 +84,43 @@ func newFinder(log *slog.Logger) (*software.Finder, error) {
 const auto = "auto"
 
 // sources are those that the configuration names, the ones with the most weight first.
-func sources(c config.Attribution, log *slog.Logger) (list []container.Source) {
+func sources(c config.Attribution, log *slog.Logger) (list []container.Source, err error) {
 	for path := range sockets(c.Docker, "/run/docker.sock", "/run/podman/podman.sock") {
 		list = append(list, docker.New(path))
 	}
 	for path := range sockets(c.CRI, cri.Sockets()...) {
 		list = append(list, cri.New(log, path))
 	}
-	return list
+	if c.Kubernetes == "on" || c.Kubernetes == auto && c.Node != "" && os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
+		pods, err := inCluster(c.Node, log)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, pods)
+	}
+	if c.ECS == "on" || c.ECS == auto && hasECSAgent() {
+		tasks, err := ecs.New(ecs.Endpoint)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, tasks)
+	}
+	return list, nil
+}
+
+func inCluster(node string, log *slog.Logger) (container.Source, error) {
+	o, err := kubernetes.InCluster(os.Getenv, node, log)
+	if err != nil {
+		return nil, usage(fmt.Errorf("attribution.kubernetes: %w", err))
+	}
+	return kubernetes.New(o)
+}
+
+// hasECSAgent tells whether an agent belongs here. Its port has no password: where there is none, any local
+// user could listen there.
+func hasECSAgent() bool {
+	_, err := os.Stat("/etc/ecs")
+	return err == nil
 }
 
 // sockets are those that a setting names.

@@ -62,7 +62,7 @@ func namesInCode(t *testing.T, folders ...string) (names []string) {
 // TestEveryVerbHasHelp looks at what --help says.
 func TestEveryVerbHasHelp(t *testing.T) {
 	t.Parallel()
-	for _, verb := range []string{"", "run", "demo", "doctor", "redirect", "redirect install", "redirect remove", "ready", "simulate", "cleanup", "version"} {
+	for _, verb := range []string{"", "run", "demo", "doctor", "explain", "redirect", "redirect install", "redirect remove", "ready", "simulate", "cleanup", "version"} {
 		var out, errs strings.Builder
 		args := append(strings.Fields(verb), "--help")
 		if code := run(t.Context(), args, &out, &errs); code != exitOK {

@@ -59,9 +59,11 @@ is wrong.`,
     script           /srv/report.py                         ← its arguments
     started by       cron /srv/report.py, process 5121      ← its ancestors
     …
-    script package   unknown
-    owner            checkout                               ← file: script /srv/report.py
-    client           Boto 2 2.49.0, certain; speaks v2: no  ← user-agent,library`,
+    library          boto 2.49.0 (pypi, installed)          ← /usr/lib/python3/dist-packages/boto-2.49.0.egg-info
+    owner            finance                                ← file: script /srv/report.py
+    calls            4 v1, 0 v2, 0 for a token; the last …  ← the running bridge
+    client           Boto 2 2.49.0, certain; speaks v2: no  ← library
+    advice           replace Boto 2 by Boto3 1.12.6 or …    ← its last v1 call`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 || strings.TrimSpace(args[0]) == "" {
 				return usage(errors.New("explain takes one pid or container (see imds-bridge explain --help)"))

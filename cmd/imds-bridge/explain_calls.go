@@ -80,7 +80,7 @@ func (a *attributor) called(pid uint32) (any, bool) {
 		Waste: wasted(r.Waste),
 		Owner: calledOwner(r.Owner), Service: r.Service,
 	}
-	if d := r.Advice; d.Code != "" {
+	if d := r.Advice; d != nil {
 		c.Advice = &calledAdvice{Code: string(d.Code), Text: d.Text, Commands: d.Commands, Link: d.Link}
 	}
 	return c, true

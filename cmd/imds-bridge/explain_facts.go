@@ -231,7 +231,10 @@ func (f *facts) software(s *software.Software, lookErr error, off bool) {
 		return
 	}
 	if p := s.Program; p.Name != "" {
-		from := "what " + p.Ecosystem + " wrote into it"
+		from := "the metadata of its " + p.Ecosystem + " package"
+		if p.Ecosystem == software.Go {
+			from = "its build info"
+		}
 		f.add("program", strings.TrimSpace(p.Name+" "+p.Version), from)
 	}
 	for _, l := range s.Libraries {
@@ -282,12 +285,12 @@ func (f *facts) owner(known *attribution.Attribution, service owner.Owner, onTag
 func (f *facts) client(known *attribution.Attribution) {
 	c := known.Client
 	// Without a call there was no User-Agent, which is no evidence.
-	if c.Confidence == client.None || c.From == client.FromUserAgent {
+	if c == nil || c.Confidence == client.None || c.From == client.FromUserAgent {
 		f.unknown(factClient, "neither its libraries nor its name tell; a call's User-Agent may")
 		return
 	}
 	f.add(factClient, clientText(c.Title(), c.Confidence.String(), c.SpeaksV2().String()), c.From.String())
-	if a := client.Advise(c, client.Seen{Kind: imds.V1}); a.Code != client.NotKnown {
+	if a := client.Advise(*c, client.Seen{Kind: imds.V1}); a.Code != client.NotKnown {
 		f.add(factAdvice, a.Text, "if it makes a v1 call")
 		f.known(factLink, a.Link, "the vendor")
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/imds-bridge/imds-bridge/caller/container"
 	"github.com/imds-bridge/imds-bridge/caller/owner"
 	"github.com/imds-bridge/imds-bridge/caller/software"
+	"github.com/imds-bridge/imds-bridge/imds"
 )
 
 const hostile = "a\x1b[2Jb\nc\u202ed\u009b1m\x9b"
@@ -114,7 +115,7 @@ func TestExplainWhatIsUnknown(t *testing.T) {
 	f.container(&caller.Caller{Place: &caller.Place{PodUID: "u"}}, nil)
 	f.software(nil, nil, true)
 	f.owner(&attribution.Attribution{Who: &attribution.Who{}}, owner.Owner{}, true)
-	f.client(&attribution.Attribution{})
+	f.client(attribution.Unknown)
 	unknown := map[string]string{}
 	for _, one := range f.list {
 		if one.Value == "" {
@@ -298,6 +299,34 @@ func TestExplain(t *testing.T) {
 	}
 	hasFact(t, x.Processes[0].Facts, "service", "shop", "env:OTEL_SERVICE_NAME")
 	hasFact(t, x.Processes[0].Facts, "owner", "shop", "env:OTEL_SERVICE_NAME")
+}
+
+// What the admin page says of a process is what was attributed of its calls.
+func TestCalled(t *testing.T) {
+	t.Parallel()
+	a := &attributor{Attributor: attribution.New(attribution.Options{})}
+	c := &caller.Caller{Origin: caller.Origin{PID: 1 << 30, Started: time.Hour}, Complete: true, Executable: "/usr/bin/curl", Comm: "curl"}
+	if _, ok := a.called(c.PID); ok {
+		t.Error("one that made no call is known")
+	}
+	at := time.Now()
+	for n, kind := range []imds.Kind{imds.TokenRequest, imds.V2, imds.V1, imds.V2} {
+		a.Of(attribution.Call{
+			Caller: c, Kind: kind, Path: "/latest/meta-data/instance-id", Route: "/latest/meta-data/instance-id", UserAgent: "curl/7.61.1",
+			Status: 200, Answered: true, Start: at.Add(time.Duration(n)), End: at.Add(time.Duration(n)),
+		})
+	}
+	known, ok := a.called(c.PID)
+	got, _ := known.(calls)
+	if !ok || got.V1 != 1 || got.V2 != 2 || got.Tokens != 1 || !got.Last.Equal(at.Add(3)) {
+		t.Fatalf("%+v", known)
+	}
+	if got.Client.Name != "curl" || got.Client.Version != "7.61.1" || got.Client.Confidence != "likely" || got.Client.Title == "" || got.Client.From == "" {
+		t.Errorf("%+v", got.Client)
+	}
+	if got.Advice == nil || got.Advice.Code != "replace-curl" || len(got.Advice.Commands) != 2 || got.Advice.Link == "" {
+		t.Errorf("%+v", got.Advice)
+	}
 }
 
 // Calls that the bridge remembers of a process that had the pid before are not this one's.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	kubejson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
@@ -25,10 +27,13 @@ import (
 func TestKubernetesManifestIsOfTheAPI(t *testing.T) {
 	t.Parallel()
 	daemonSet := new(appsv1.DaemonSet)
+	role, binding := new(rbacv1.ClusterRole), new(rbacv1.ClusterRoleBinding)
 	kinds := map[string]any{
 		"v1/Namespace":      new(corev1.Namespace),
 		"v1/ServiceAccount": new(corev1.ServiceAccount),
-		"apps/v1/DaemonSet": daemonSet,
+		"rbac.authorization.k8s.io/v1/ClusterRole":        role,
+		"rbac.authorization.k8s.io/v1/ClusterRoleBinding": binding,
+		"apps/v1/DaemonSet":                               daemonSet,
 	}
 	for _, document := range strings.Split(read(t, "../kubernetes/daemonset.yaml"), "\n---\n") {
 		var head struct{ APIVersion, Kind string }
@@ -55,6 +60,26 @@ func TestKubernetesManifestIsOfTheAPI(t *testing.T) {
 		t.Errorf("no %s", kind)
 	}
 	checkDaemonSet(t, daemonSet)
+	checkRole(t, role, binding, daemonSet)
+}
+
+// checkRole wants the account of the bridge to be bound to the role, which lets it change nothing.
+func checkRole(t *testing.T, role *rbacv1.ClusterRole, binding *rbacv1.ClusterRoleBinding, set *appsv1.DaemonSet) {
+	t.Helper()
+	for _, rule := range role.Rules {
+		for _, verb := range rule.Verbs {
+			if verb != "get" && verb != "list" && verb != "watch" {
+				t.Errorf("the bridge may %s %v", verb, rule.Resources)
+			}
+		}
+	}
+	to := rbacv1.Subject{Kind: "ServiceAccount", Name: set.Spec.Template.Spec.ServiceAccountName, Namespace: set.Namespace}
+	if binding.RoleRef.Kind != "ClusterRole" || binding.RoleRef.Name != role.Name || !slices.Contains(binding.Subjects, to) {
+		t.Errorf("%+v of %+v is not of the pod's account", binding.RoleRef, binding.Subjects)
+	}
+	if mounts := set.Spec.Template.Spec.AutomountServiceAccountToken; mounts == nil || !*mounts {
+		t.Error("the account's token is not in the pod")
+	}
 }
 
 // checkDaemonSet checks what the types alone do not tell.

@@ -37,6 +37,8 @@ type kept struct {
 	group    string // what cgroup said
 	read     time.Time
 	socket   uint64 // cgroup id of the socket by which it was found last, 0 where that is not told
+	fd       int    // by which it had its last socket
+	link     string // of that
 }
 
 func newKept() *lru.Cache[int, *kept] {
@@ -106,7 +108,11 @@ func (s *search) unchanged(h holder, sock socket, patient bool) (process, bool) 
 	}
 	defer k.mu.Unlock()
 	p, link := k.process, sock.link()
-	if k.gone || !p.isUser(sock.uid) || !k.same(&p, s.clock) || !k.sameCgroup(sock, patient) || s.isHeir(h, p, link) {
+	if k.gone || !p.isUser(sock.uid) || !k.same(&p, s.clock) || !k.sameCgroup(sock, patient) {
+		return p, false
+	}
+	// What was not there under this number at the last call was not there at the fork.
+	if (h.fd != k.fd || link == k.link) && s.isHeir(h, p, link) {
 		return p, false
 	}
 	if k.hasChildren() && (!patient || s.child(h.pid, link) != 0) {
@@ -119,7 +125,11 @@ func (s *search) unchanged(h holder, sock socket, patient bool) (process, bool) 
 func (k *kept) holds(fd int, link string) bool {
 	var buf [64]byte
 	n, err := unix.Readlinkat(k.dir, "fd/"+strconv.Itoa(fd), buf[:])
-	return err == nil && string(buf[:n]) == link
+	if err != nil || string(buf[:n]) != link {
+		return false
+	}
+	k.fd, k.link = fd, link
+	return true
 }
 
 // same reads the process's name anew, and tells whether all else is what it was.
@@ -208,7 +218,7 @@ func (s *search) meet(h holder, p process, sock socket, ambiguous bool) {
 			return
 		}
 	}
-	if !s.learn(k, p, sock) || !k.holds(h.fd, sock.link()) {
+	if !s.learn(k, h, p, sock) {
 		s.kept.Remove(h.pid)
 	}
 }
@@ -231,7 +241,7 @@ func (s *search) open(pid int) (*kept, error) {
 }
 
 // learn takes a process that was just found for what the kept one is, unless it is another.
-func (s *search) learn(k *kept, p process, sock socket) bool {
+func (s *search) learn(k *kept, h holder, p process, sock socket) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.gone {
@@ -244,7 +254,7 @@ func (s *search) learn(k *kept, p process, sock socket) bool {
 	}
 	k.process, k.group, k.socket = p, group, sock.cgroup
 	k.uid, k.gid, err = k.owner()
-	return err == nil && k.same(&p, s.clock)
+	return err == nil && k.same(&p, s.clock) && k.holds(h.fd, sock.link())
 }
 
 // link is what a descriptor of the socket is a link to.

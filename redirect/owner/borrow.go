@@ -56,10 +56,18 @@ func (ns *namespace) borrow(s *search, client, server netip.AddrPort) (socket, b
 func (ns *namespace) borrowKnown(s *search, client, server netip.AddrPort) (socket, holder, bool) {
 	known, _ := s.hints.Get(user{anyone, ns.id})
 	for _, h := range known {
-		if found, ok := s.borrow(h, client, server); ok && s.isIn(h, ns) {
-			found.netns = ns.id
-			return found, h, true
+		found, ok := s.borrow(h, client, server)
+		if !ok {
+			continue
 		}
+		if cookie := ns.cookie.Load(); cookie == 0 || cookie != found.nscookie {
+			if !s.isIn(h, ns) {
+				continue
+			}
+			ns.cookie.Store(found.nscookie)
+		}
+		found.netns = ns.id
+		return found, h, true
 	}
 	return socket{}, holder{}, false
 }
@@ -129,7 +137,8 @@ func ask(fd int, client, server netip.AddrPort) (socket, bool) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return socket{}, false
 	}
-	return socket{inode: uint32(st.Ino), uid: st.Uid, mapped: mapped}, true
+	nscookie, _ := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE) // from Linux 5.14
+	return socket{inode: uint32(st.Ino), uid: st.Uid, mapped: mapped, nscookie: nscookie}, true
 }
 
 // addressOf returns the address without its zone, and whether it is an IPv4 address written as an IPv6 one.

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +54,9 @@ type view struct {
 type namespace struct {
 	id   uint32 // inode number
 	pids []int  // of its processes, the youngest first
+	// cookie is that of the last socket of a process in the namespace, which can have those of others too; 0
+	// if there was none, or before Linux 5.14.
+	cookie atomic.Uint64
 }
 
 // find looks in all namespaces that have the client's address.

@@ -226,6 +226,7 @@ type socket struct {
 	cookie    uint64 // 0 where it was read from /proc
 	cgroup    uint64 // cgroup2 id of the process that made it, at that time; 0 where that is not told
 	netns     uint32 // inode number
+	nscookie  uint64 // of its network namespace; 0 where that is not told
 	mapped    bool   // IPv4 on an IPv6 socket
 	ambiguous bool   // there is another one like it
 }

@@ -1,0 +1,9 @@
+package ecs
+
+import (
+	"testing"
+
+	"github.com/imds-bridge/imds-bridge/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
