@@ -3,6 +3,7 @@ package attribution
 import (
 	"cmp"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -280,10 +281,28 @@ func (s *subject) claimOf(call Call) *claim {
 	s.claims[1] = s.claims[0]
 	s.claims[0] = &claim{
 		userAgent: strings.Clone(shorten(call.UserAgent)), who: s.who,
-		client: client.Identify(evidence(call, s.who)),
+		client: identify(evidence(call, s.who), s.who.Software),
 	}
 	return s.claims[0]
 }
+
+// identify is less sure of what is merely installed: a script can leave it alone, and call by itself.
+func identify(e client.Evidence, runs *software.Software) client.Client {
+	c := client.Identify(e)
+	if c.Confidence != client.Certain || runs == nil || slices.ContainsFunc(runs.Libraries, isLoaded) {
+		return c
+	}
+	e.Libraries = nil
+	switch without := client.Identify(e); {
+	case without.Name != c.Name:
+		c.Confidence = client.Guess
+	case without.Confidence != client.Certain:
+		c.Confidence = client.Likely
+	}
+	return c
+}
+
+func isLoaded(l software.Library) bool { return l.Certainty == software.Loaded }
 
 // maxText is of a User-Agent or a path, more than those of the table have; longer ones are looked at anew
 // each time.

@@ -182,13 +182,23 @@ func TestNamedVariablesAlone(t *testing.T) {
 
 func TestLoadedLibraryBeatsTheUserAgent(t *testing.T) {
 	t.Parallel()
-	who := &Who{Software: &software.Software{
-		Libraries: []software.Library{{Ecosystem: software.PyPI, Name: "boto", Version: "2.49.0", Certainty: software.Installed}},
-	}}
 	c := curl()
-	c.Executable, c.Program = "/usr/bin/python2.7", caller.Program{Interpreter: "python", Script: "/srv/job.py"}
-	got := client.Identify(evidence(v1(c, "Python-urllib/2.7"), who))
-	if got.Name != "boto2" && got.Name != "boto" {
-		t.Errorf("%+v", got)
+	c.Executable, c.Program = "/usr/bin/python3.11", caller.Program{Interpreter: "python", Script: "/srv/job.py"}
+	for _, tt := range []struct {
+		userAgent, library, name, version string
+		certainty                         software.Certainty
+		want                              client.Confidence
+	}{
+		{"Python-urllib/3.11", "boto", "boto2", "2.49.0", software.Loaded, client.Certain},
+		{"Python-urllib/3.11", "boto", "boto2", "2.49.0", software.Installed, client.Guess},
+		{"Boto3/1.26.27 Python/3.11.2 Linux/6.1 Botocore/1.29.27", "boto3", "boto3", "1.26.27", software.Installed, client.Likely},
+	} {
+		runs := &software.Software{Libraries: []software.Library{
+			{Ecosystem: software.PyPI, Name: tt.library, Version: tt.version, Certainty: tt.certainty},
+		}}
+		got := identify(evidence(v1(c, tt.userAgent), &Who{Software: runs}), runs)
+		if got.Name != tt.name || got.Version != tt.version || got.Confidence != tt.want {
+			t.Errorf("%s, %s %s: %s %s, %s", tt.userAgent, tt.library, tt.certainty, got.Name, got.Version, got.Confidence)
+		}
 	}
 }

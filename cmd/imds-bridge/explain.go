@@ -101,6 +101,7 @@ type explainer struct {
 	config   config.Config
 	callers  *caller.Reader
 	services *attribution.Attributor // its owners are services: it says which name is taken from where
+	until    time.Time               // sources are waited for
 }
 
 func newExplainer(c config.Config) (*explainer, error) {
@@ -120,6 +121,7 @@ func newExplainer(c config.Config) (*explainer, error) {
 	return &explainer{
 		attributor: a, config: c, callers: callers,
 		services: attribution.New(attribution.Options{Containers: a.containers, Software: a.software, Rules: rules}),
+		until:    time.Now().Add(sourcesPatience),
 	}, nil
 }
 
@@ -162,7 +164,8 @@ func (e *explainer) explain(ctx context.Context, what string) (*explanation, err
 			x.Processes = append(x.Processes, e.process(ctx, c))
 		case x.Container == "":
 			return nil, err
-		case !errors.Is(err, caller.ErrNoProcess): // it ended since it was listed
+		case errors.Is(err, caller.ErrNoProcess): // it ended since it was listed
+		default:
 			x.Missing = append(x.Missing, err.Error())
 		}
 		if ctx.Err() != nil {
@@ -170,7 +173,7 @@ func (e *explainer) explain(ctx context.Context, what string) (*explanation, err
 		}
 	}
 	if len(x.Processes) == 0 {
-		return nil, errors.Join(errors.New("none of its processes runs any longer, or may be read"), ctx.Err())
+		return nil, errors.New("none of its processes runs any longer, or may be read")
 	}
 	if x.isContained() {
 		x.Sources = e.sourceStates()
@@ -182,19 +185,20 @@ func (e *explainer) explain(ctx context.Context, what string) (*explanation, err
 
 // process finds out what is known of one, its calls apart.
 func (e *explainer) process(ctx context.Context, c *caller.Caller) explained {
-	var lookErr error
-	if e.software != nil {
-		looking, cancel := context.WithTimeout(ctx, softwarePatience)
-		_, lookErr = e.software.Look(looking, c)
-		cancel()
-	}
 	if id, pod := containerOf(c); id != "" || pod != "" {
-		e.await(ctx, func() bool { return e.containers.Get(id, pod) != nil })
+		e.await(ctx, e.allTold)
+		e.await(ctx, func() bool { return e.containers.Get(id, pod) != nil }) // one that came since is asked about
 		began := time.Now()
 		e.await(ctx, func() bool {
 			known := e.containers.Get(id, pod)
 			return known == nil || known.Image.ID != "" || time.Since(began) > imagePatience
 		})
+	}
+	var lookErr error
+	if e.software != nil {
+		looking, cancel := context.WithTimeout(ctx, softwarePatience)
+		_, lookErr = e.software.Look(looking, c)
+		cancel()
 	}
 	call := attribution.Call{Caller: c}
 	known := e.Of(call)
@@ -219,11 +223,21 @@ func containerOf(c *caller.Caller) (id, pod string) {
 	return c.ContainerID, pod
 }
 
-// await waits until what is wanted is known, or no source is left that could tell, or its time is over.
+// await waits until what is wanted is known, or no source is left that could tell, or their time is over.
 func (e *explainer) await(ctx context.Context, known func() bool) {
-	for end := time.Now().Add(sourcesPatience); !known() && time.Now().Before(end) && e.mayTell() && ctx.Err() == nil; {
+	for !known() && time.Now().Before(e.until) && e.mayTell() && ctx.Err() == nil {
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// allTold tells whether each source has told of all that there is, or cannot.
+func (e *explainer) allTold() bool {
+	for _, s := range e.containers.States() {
+		if !s.Ready && s.Error == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // mayTell tells whether a source is there, or has not been tried yet.

@@ -59,14 +59,7 @@ func byID(all []inhabited, what string) (found []inhabited) {
 
 // byName asks the sources what the containers are called that have processes.
 func (e *explainer) byName(ctx context.Context, all []inhabited, what string) (found []inhabited) {
-	e.await(ctx, func() bool {
-		for _, s := range e.containers.States() {
-			if !s.Ready && s.Error == nil {
-				return false
-			}
-		}
-		return true
-	})
+	e.await(ctx, e.allTold)
 	for _, c := range all {
 		if known := e.containers.Get(c.id, c.pod); known != nil && slices.Contains(namesOf(known), what) {
 			found = append(found, c)
