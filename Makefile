@@ -14,7 +14,7 @@ NEEDED_BY_TEST := $(NEEDED_BY_DEMO) gcc libc6-dev:/usr/include/stdlib.h jq iprou
 NEEDED_BY_GENERATE := clang-19 llvm-19:llvm-strip-19
 NEEDED_BY_LINT := clang-format-19
 NEEDED_BY_BENCH := nginx-light:nginx haproxy
-NEEDED_BY_KERNELS := qemu-system-x86:qemu-system-x86_64 kmod:depmod iptables:iptables-legacy \
+NEEDED_BY_KERNELS := qemu-system-x86:qemu-system-x86_64 kmod:depmod iproute2:ip iptables:iptables-legacy \
 	debian-archive-keyring:/usr/share/keyrings/debian-archive-keyring.gpg
 
 .PHONY: help build demo test test-chaos test-kernels generate lint bench

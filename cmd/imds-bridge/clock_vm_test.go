@@ -95,7 +95,7 @@ func (s *stream) repeat(answered *atomic.Int64, call func() error) {
 		select {
 		case <-s.ended:
 			return
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }

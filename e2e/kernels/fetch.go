@@ -27,7 +27,7 @@ func fetch(ctx context.Context, o options, due []machine) (map[string]kernel, er
 		k, err := cached(o.cache, m.release)
 		if errors.Is(err, fs.ErrNotExist) || o.update {
 			if err := download(ctx, o.cache, m.release); err != nil {
-				return nil, fmt.Errorf("download the kernel of %s: %w", m.release, err)
+				return nil, unavailable(o.cache, m.release, err)
 			}
 			k, err = cached(o.cache, m.release)
 		}
@@ -37,6 +37,13 @@ func fetch(ctx context.Context, o options, due []machine) (map[string]kernel, er
 		kernels[m.release] = k
 	}
 	return kernels, nil
+}
+
+// unavailable says what to do without a kernel. Releases leave the archive some years after their end.
+func unavailable(cache, release string, cause error) error {
+	return fmt.Errorf(`download the kernel of Debian's %s: %w
+Is the archive within reach? If it has this kernel no longer, copy %s from a machine that has it,
+or name another release than %[1]s in e2e/kernels/table.go`, release, cause, filepath.Join(cache, release))
 }
 
 // cached finds a release's kernel in the cache: cache/<release>/<version>.
@@ -87,7 +94,7 @@ func download(ctx context.Context, cache, release string) error {
 	for _, p := range packages {
 		file, err := a.download(ctx, p)
 		if err != nil {
-			return err
+			return fmt.Errorf("package %s of kernel %s: %w", p, version, err)
 		}
 		if _, err := output(ctx, scratch, "dpkg-deb", "-x", file, unpacked); err != nil {
 			return err

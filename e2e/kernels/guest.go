@@ -123,9 +123,13 @@ func prepare(cgroups layout) error {
 	if err := mountCgroups(cgroups); err != nil {
 		return err
 	}
-	limit := unix.Rlimit{Cur: 1024, Max: 524288} // as systemd has it
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return err
+	for what, limit := range map[int]unix.Rlimit{ // as systemd and the bridge's unit have them
+		unix.RLIMIT_NOFILE:  {Cur: 1024, Max: 524288},
+		unix.RLIMIT_MEMLOCK: {Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY},
+	} {
+		if err := unix.Setrlimit(what, &limit); err != nil {
+			return fmt.Errorf("set limit %d: %w", what, err)
+		}
 	}
 	return loopbackUp()
 }

@@ -17,7 +17,9 @@ import (
 var libraries = []string{"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64"}
 
 // moduleFolders are those of a kernel's modules that may be asked for. The kernel calls modprobe.
-var moduleFolders = []string{"net", "lib", "crypto", "arch", "drivers/net/veth*"}
+var moduleFolders = []string{
+	"net/ipv4", "net/ipv6", "net/netfilter", "net/bridge", "net/802", "net/llc", "drivers/net/veth*", "lib/libcrc32c*", "crypto/crc32c*",
+}
 
 // commonImage writes what all machines have: this program as their init, the tests, and the programs
 // that those call, as this machine has them.

@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestOutcomeIsThatOfGoTest(t *testing.T) {
@@ -141,6 +144,75 @@ func TestKernelsOfSeveralPackagesAreFollowed(t *testing.T) {
 		}
 		if fmt.Sprint(got) != want {
 			t.Errorf("%s: %v, want %s", depends, got, want)
+		}
+	}
+}
+
+func TestPageTellsOfEveryMachineAndSuite(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/kernels.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), begin)
+	table, _, ok := strings.Cut(rest, end)
+	if !ok {
+		t.Fatal("the page has no table")
+	}
+	// As one that was made of machines in which nothing ran.
+	var none []outcome
+	for _, m := range machines {
+		none = append(none, outcome{machine: m})
+	}
+	got, want := cells(table), cells(markdown(options{}, none, time.Now()))
+	if len(got) != len(want) {
+		t.Fatalf("the page has %d rows, want %d: make test-kernels KERNELS='-all -page docs/kernels.md'", len(got), len(want))
+	}
+	for i, row := range got {
+		if len(row) != len(want[i]) || row[0] != want[i][0] || i == 0 && !slices.Equal(row, want[i]) {
+			t.Fatalf("row %q, want one of %q", row, want[i])
+		}
+		if i < 2 {
+			continue
+		}
+		if row[1] == "" || row[2] != want[i][2] {
+			t.Errorf("%s: kernel %q, cgroups %q", row[0], row[1], row[2])
+		}
+		for _, cell := range row[3:] {
+			if !regexp.MustCompile(`^([1-9][0-9]* passed|not run)$`).MatchString(cell) {
+				t.Errorf("%s: %q", row[0], cell)
+			}
+		}
+	}
+}
+
+// cells are those of a table in Markdown.
+func cells(table string) (rows [][]string) {
+	for line := range strings.Lines(table) {
+		if strings.HasPrefix(line, "|") {
+			rows = append(rows, strings.Split(strings.Trim(line, "| \n"), " | "))
+		}
+	}
+	return rows
+}
+
+// The redirectors' tests run in every machine, whatever is chosen for CI.
+func TestEveryMachineTriesEveryRedirector(t *testing.T) {
+	t.Parallel()
+	for _, s := range suites {
+		redirector := slices.Contains([]string{"redirect/hook", "redirect/watch", "redirect/iptables"}, s.folder)
+		if redirector && (len(s.ci) == 0 || len(s.layouts) == 0) {
+			t.Errorf("%s: CI runs %q, and %q with other layouts of cgroups", s.folder, s.ci, s.layouts)
+		}
+	}
+}
+
+func TestKernelThatIsNotToBeHadIsNamedWithARemedy(t *testing.T) {
+	t.Parallel()
+	err := unavailable("/cache", "bullseye", errors.New("404 Not Found"))
+	for _, want := range []string{"bullseye", "404 Not Found", "/cache/bullseye", "table.go"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in: %v", want, err)
 		}
 	}
 }

@@ -60,8 +60,8 @@ func parse(args []string) (o options, err error) {
 	if f.NArg() > 0 || o.atOnce < 1 {
 		return o, fmt.Errorf("want one machine at a time or more, and no other arguments")
 	}
-	if o.page != "" && (!o.all || o.only != "" || o.test != "") {
-		return o, fmt.Errorf("the page tells of every test under every kernel: use -page with -all, without -only and -run")
+	if o.page != "" && (o.only != "" || o.test != "") {
+		return o, fmt.Errorf("the page tells of every kernel: use -page without -only and -run")
 	}
 	if o.cache == "" {
 		dir, err := os.UserCacheDir()
@@ -92,26 +92,30 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
+	outcomes, err := bootAndTest(ctx, o, due)
+	if err != nil {
+		return errors.Join(err, o.writeEvents("kernels", blame("kernels", err)))
+	}
+	return publish(o, outcomes)
+}
+
+func bootAndTest(ctx context.Context, o options, due []machine) ([]outcome, error) {
 	kernels, err := fetch(ctx, o, due)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	scratch, err := os.MkdirTemp("", "imds-bridge-kernels")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer os.RemoveAll(scratch)
 	built, err := build(ctx, scratch)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	outcomes, err := bootAll(ctx, o, due, kernels, built, scratch)
-	if err != nil {
-		return err
-	}
-	return publish(o, outcomes)
+	return bootAll(ctx, o, due, kernels, built, scratch)
 }
 
 // note tells on standard error what is being done: a run takes minutes.

@@ -14,7 +14,7 @@ const (
 )
 
 // writeInto replaces the table in a page.
-func writeInto(page string, outcomes []outcome) error {
+func writeInto(page string, o options, outcomes []outcome) error {
 	text, err := os.ReadFile(page)
 	if err != nil {
 		return fmt.Errorf("read the page: %w", err)
@@ -24,17 +24,21 @@ func writeInto(page string, outcomes []outcome) error {
 	if !ok || !ok2 {
 		return fmt.Errorf("%s has no lines %q and %q with a table to replace", page, begin, end)
 	}
-	replaced := head + begin + "\n" + markdown(outcomes, time.Now()) + "\n" + end + tail
+	replaced := head + begin + "\n" + markdown(o, outcomes, time.Now()) + "\n" + end + tail
 	if err := os.WriteFile(page, []byte(replaced), 0o644); err != nil {
 		return fmt.Errorf("write the page: %w", err)
 	}
 	return nil
 }
 
-// markdown is the outcome of a run of every test.
-func markdown(outcomes []outcome, now time.Time) string {
+// markdown is the outcome of a run of every kernel.
+func markdown(o options, outcomes []outcome, now time.Time) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Every test, run on %s. A skipped test counts as failed.\n\n", now.Format(time.DateOnly))
+	which := "CI's choice of tests"
+	if o.all {
+		which = "Every test"
+	}
+	fmt.Fprintf(&b, "%s, run on %s. A skipped test counts as failed.\n\n", which, now.Format(time.DateOnly))
 	b.WriteString(row("machine", "kernel", "cgroups", func(s suite) string { return "`" + s.folder + "`" }))
 	b.WriteString(row("---", "---", "---", func(suite) string { return "---" }))
 	for _, o := range outcomes {

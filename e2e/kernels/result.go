@@ -157,26 +157,16 @@ func (s *suiteOutcome) tellFailures() {
 func publish(o options, outcomes []outcome) error {
 	var failed []string
 	for _, r := range outcomes {
-		var text bytes.Buffer
-		encoder := json.NewEncoder(&text)
+		var events []testEvent
 		good := r.err == nil && len(r.suites) > 0
 		for _, s := range r.suites {
 			good = good && s.count.good()
-			for _, e := range s.events {
-				if err := encoder.Encode(e); err != nil {
-					return err
-				}
-			}
+			events = append(events, s.events...)
 		}
-		if r.err != nil { // counts as a failure of its own
-			name := "kernel " + r.name
-			for _, e := range []testEvent{{Action: "output", Package: name, Output: r.err.Error() + "\n"}, {Action: "fail", Package: name}} {
-				if err := encoder.Encode(e); err != nil {
-					return err
-				}
-			}
+		if r.err != nil {
+			events = append(events, blame("kernel "+r.name, r.err)...)
 		}
-		if err := os.WriteFile(filepath.Join(o.results, "kernels-"+r.name+".json"), text.Bytes(), 0o644); err != nil {
+		if err := o.writeEvents("kernels-"+r.name, events); err != nil {
 			return err
 		}
 		if !good {
@@ -184,7 +174,7 @@ func publish(o options, outcomes []outcome) error {
 		}
 	}
 	if o.page != "" {
-		if err := writeInto(o.page, outcomes); err != nil {
+		if err := writeInto(o.page, o, outcomes); err != nil {
 			return err
 		}
 	}
@@ -192,4 +182,27 @@ func publish(o options, outcomes []outcome) error {
 		return fmt.Errorf("not all is well with %s", strings.Join(failed, ", "))
 	}
 	return nil
+}
+
+// blame is the events of what failed without being a test: it counts as one.
+func blame(name string, err error) []testEvent {
+	return []testEvent{
+		{Action: "output", Package: name, Output: err.Error() + "\n"},
+		{Action: "fail", Package: name},
+	}
+}
+
+// writeEvents writes what go test -json would, for .ci/test to count.
+func (o options) writeEvents(name string, events []testEvent) error {
+	if err := os.MkdirAll(o.results, 0o755); err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	for _, e := range events {
+		if err := encoder.Encode(e); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(o.results, name+".json"), text.Bytes(), 0o644)
 }

@@ -43,10 +43,11 @@ var suites = []suite{
 		ci: []string{"TestProcessInAContainer", "TestExecIsTold"},
 	},
 	{
-		folder: "redirect/iptables", tag: "root", programs: iptables,
+		folder: "redirect/iptables", tag: "root", programs: append([]string{"ip"}, iptables...),
 		// The programs of iptables load these themselves, with a capability that the bridge does not ask for.
 		modules: []string{"ip_tables", "ip6_tables"},
 		ci:      []string{"TestCallsAreRedirected"},
+		layouts: []string{"TestCallerIsTheOneThatTheHook"},
 	},
 	{
 		folder: "cmd/imds-bridge", tag: "vm",
