@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unique"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -23,6 +24,8 @@ const (
 	defaultSize = 16384
 	// strangersKept bounds the User-Agents of those whose process is not known.
 	strangersKept = 64
+	// sharedKept bounds the clients and the pieces of advice that processes share.
+	sharedKept = 512
 )
 
 // Options are what an Attributor asks. Each may be left out.
@@ -45,6 +48,8 @@ type Attributor struct {
 	variables []string
 	known     *lru.Cache[image, *subject]
 	strangers *lru.Cache[string, *client.Client] // by User-Agent
+	clients   *lru.Cache[client.Client, *client.Client]
+	advice    *lru.Cache[advised, *client.Advice]
 }
 
 // image tells apart what a process can be, as package caller does.
@@ -59,6 +64,8 @@ type image struct {
 func New(o Options) *Attributor {
 	o.Proc = cmp.Or(o.Proc, "/proc")
 	a := &Attributor{options: o, variables: variables(o.Rules)}
+	a.clients, _ = lru.New[client.Client, *client.Client](sharedKept)
+	a.advice, _ = lru.New[advised, *client.Advice](sharedKept)
 	a.strangers, _ = lru.New[string, *client.Client](strangersKept)
 	a.known, _ = lru.New[image, *subject](cmp.Or(max(o.Size, 0), defaultSize)) // fails for a size below 1 alone
 	return a
@@ -149,41 +156,55 @@ type Record struct {
 type subject struct {
 	env map[string]string // does not change
 
-	mu      sync.Mutex
-	history client.History
-	who     *Who
-	tags    map[string]string // of the instance, for which who holds
-	claims  [2]*claim         // of the User-Agents seen last
-	rec     Record
+	mu             sync.Mutex
+	history        client.History
+	who            *Who
+	tags           map[string]string // of the instance, for which who holds
+	claims         [2]claim          // of the User-Agents seen last
+	client         *client.Client    // of the last call
+	advice         *client.Advice    // of the last v1 call
+	last           int64             // when that began, in ns of Unix time; 0 before any
+	v1, v2, tokens uint64
 }
 
-// claim is a User-Agent, whose it is taken to be, and what was last to be done about that.
+// claim is a User-Agent, and whose it is taken to be.
 type claim struct {
 	userAgent string
 	who       *Who // for which this holds
-	client    client.Client
-	advised   advised
-	advice    *client.Advice
+	client    *client.Client
 }
 
-// advised is what advice depends on, besides the client.
+// advised is what advice depends on.
 type advised struct {
+	client       client.Client
 	path         string
 	otherNetwork bool
 	fallback     client.Fallback
 }
 
-func (c *claim) advise(call Call, h *client.History) *client.Advice {
-	due := advised{call.Path, call.OtherNetwork, h.Fallback()}
-	if c.advice != nil && c.advised == due {
-		return c.advice
+// advise says the same to all processes that are to do the same.
+func (a *Attributor) advise(call Call, by claim, h *client.History) *client.Advice {
+	key := advised{*by.client, call.Path, call.OtherNetwork, h.Fallback()}
+	if known, ok := a.advice.Get(key); ok {
+		return known
 	}
-	advice := client.Advise(c.client, client.Seen{
+	advice := client.Advise(key.client, client.Seen{
 		Kind: call.Kind, Path: call.Path, OtherNetwork: call.OtherNetwork, History: h,
 	})
-	due.path = strings.Clone(shorten(call.Path)) // a longer one is advised anew each time
-	c.advised, c.advice = due, &advice
+	if len(key.path) <= maxText { // a longer one is advised anew each time
+		key.path = strings.Clone(key.path)
+		a.advice.Add(key, &advice)
+	}
 	return &advice
+}
+
+// shared is the one copy of a client for all processes that call by it.
+func (a *Attributor) shared(c client.Client) *client.Client {
+	if known, ok := a.clients.Get(c); ok {
+		return known
+	}
+	a.clients.Add(c, &c)
+	return &c
 }
 
 func (s *subject) attribute(a *Attributor, call Call) *Attribution {
@@ -194,38 +215,38 @@ func (s *subject) attribute(a *Attributor, call Call) *Attribution {
 		Answered: call.Answered, Took: call.End.Sub(call.Start), OtherNetwork: call.OtherNetwork,
 	})
 	s.learn(a, call.Caller)
-	claimed := s.claimOf(call)
-	t := &Attribution{Who: s.who, Client: &claimed.client, Waste: s.history.Waste()}
+	claimed := s.claimOf(a, call)
+	t := &Attribution{Who: s.who, Client: claimed.client, Waste: s.history.Waste()}
 	if call.Kind == imds.V1 {
-		t.Advice = claimed.advise(call, &s.history)
+		t.Advice = a.advise(call, claimed, &s.history)
 	}
 	s.count(call, t)
 	return t
 }
 
 func (s *subject) count(call Call, t *Attribution) {
-	advice := s.rec.Advice // of the last v1 call: that is what is to be done
-	s.rec.Attribution, s.rec.Last = *t, call.Start
+	s.last, s.client = call.Start.UnixNano(), t.Client
 	switch call.Kind {
 	case imds.V1:
-		s.rec.V1++
-		advice = t.Advice
+		s.v1++
+		s.advice = t.Advice // of the last v1 call: that is what is to be done
 	case imds.V2:
-		s.rec.V2++
+		s.v2++
 	case imds.TokenRequest:
-		s.rec.Tokens++
+		s.tokens++
 	}
-	s.rec.Advice = advice
 }
 
 func (s *subject) record() *Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.rec.Last.IsZero() {
+	if s.last == 0 {
 		return nil
 	}
-	r := s.rec
-	return &r
+	return &Record{
+		Attribution: Attribution{Who: s.who, Client: s.client, Advice: s.advice, Waste: s.history.Waste()},
+		V1:          s.v1, V2: s.v2, Tokens: s.tokens, Last: time.Unix(0, s.last),
+	}
 }
 
 // learn asks again what is known, and keeps what it has where nothing is new.
@@ -272,16 +293,16 @@ func (a *Attributor) who(c *caller.Caller, s *subject, in *container.Container, 
 }
 
 // claimOf remembers the answers to the User-Agents seen last: most processes have one or two.
-func (s *subject) claimOf(call Call) *claim {
+func (s *subject) claimOf(a *Attributor, call Call) claim {
 	for _, known := range s.claims {
-		if known != nil && known.who == s.who && known.userAgent == call.UserAgent {
+		if known.who != nil && known.who == s.who && known.userAgent == call.UserAgent {
 			return known
 		}
 	}
 	s.claims[1] = s.claims[0]
-	s.claims[0] = &claim{
-		userAgent: strings.Clone(shorten(call.UserAgent)), who: s.who,
-		client: identify(evidence(call, s.who), s.who.Software),
+	s.claims[0] = claim{
+		userAgent: unique.Make(shorten(call.UserAgent)).Value(), who: s.who,
+		client: a.shared(identify(evidence(call, s.who), s.who.Software)),
 	}
 	return s.claims[0]
 }
