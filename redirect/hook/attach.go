@@ -73,7 +73,7 @@ type Hook struct {
 	mu       sync.Mutex
 	detached bool
 	closed   bool
-	claim    *os.File           // the directory of pins, once they are ours
+	claim    *claimed           // the directory of pins, once they are ours
 	final    map[Outcome]uint64 // the counters at Close: the last export comes after it
 }
 

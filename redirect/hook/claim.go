@@ -53,26 +53,36 @@ func Silence(dir string) error {
 // claim locks the directory of pins for as long as the file is open: shared by the bridges that have
 // their hook there, exclusively by who wants it for itself. The kernel gives the lock up with the
 // process, however that ends, and not when it merely hangs.
-func claim(dir string, how int) (*os.File, error) {
+func claim(dir string, how int) (*claimed, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("look for a pinned hook: %w", err)
 	}
-	if err := lock(f, how); err != nil {
+	c := &claimed{f}
+	if err := c.lock(how); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return f, nil
+	return c, nil
 }
 
-func lock(dir *os.File, how int) error {
-	err := unix.Flock(int(dir.Fd()), how|unix.LOCK_NB)
+// claimed is a directory with a lock.
+type claimed struct{ *os.File }
+
+func (c *claimed) lock(how int) error {
+	err := unix.Flock(int(c.Fd()), how|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return fmt.Errorf("%s: %w%s (stop it first)", dir.Name(), ErrInUse, holderOf(dir))
+		return fmt.Errorf("%s: %w%s (stop it first)", c.Name(), ErrInUse, holderOf(c.File))
 	}
 	if err != nil {
-		return fmt.Errorf("lock %s: %w", dir.Name(), err)
+		return fmt.Errorf("lock %s: %w", c.Name(), err)
 	}
 	return nil
+}
+
+// Close gives up the lock. To close the file alone is not enough: a process that was just forked has a
+// copy until its exec.
+func (c *claimed) Close() error {
+	return errors.Join(unix.Flock(int(c.Fd()), unix.LOCK_UN), c.File.Close())
 }
 
 // holderOf names the process that has a lock on a file, if it can be seen from here.

@@ -59,7 +59,7 @@ func (h *Hook) claiming(do func() error) error {
 	}
 	err = do()
 	if err == nil { // no longer alone, for whoever succeeds this bridge; another may come in between
-		err = lock(claimed, unix.LOCK_SH)
+		err = claimed.lock(unix.LOCK_SH)
 	}
 	if err != nil {
 		return errors.Join(err, claimed.Close())
