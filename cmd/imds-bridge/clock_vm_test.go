@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,9 +24,22 @@ const (
 )
 
 // The bridge runs as it comes, on the root of whatever cgroups the machine has.
-func TestClockThatJumpsADayFailsNoCall(t *testing.T) {
+func TestClockThatJumpsADayFailsNoCall(t *testing.T) { failNoCall(t) }
+
+// A clock is no reason to refuse calls either.
+func TestClockThatJumpsADayRefusesNoCall(t *testing.T) {
+	failNoCall(t, "--fail=closed")
+	cleanup := exec.Command("/proc/self/exe", "cleanup")
+	cleanup.Env = []string{bridgeRole + "=1", "PATH=" + os.Getenv("PATH")}
+	if said, err := cleanup.CombinedOutput(); err != nil {
+		t.Errorf("cleanup: %v, %s", err, said)
+	}
+}
+
+func failNoCall(t *testing.T, flags ...string) {
+	t.Helper()
 	i := newVMInstance(t)
-	stop := i.startBridge(t)
+	stop := i.startBridge(t, flags...)
 	calls := i.stream(t)
 	calls.expectService(t, "before")
 	back := 0

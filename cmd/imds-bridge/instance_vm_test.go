@@ -97,10 +97,10 @@ func (c hastyConn) Read(b []byte) (int, error) {
 }
 
 // startBridge runs imds-bridge on the instance until stop is called, which expects a good end.
-func (i *vmInstance) startBridge(t *testing.T) (stop func()) {
+func (i *vmInstance) startBridge(t *testing.T, flags ...string) (stop func()) {
 	t.Helper()
-	bridge := exec.Command("/proc/self/exe", "run", "--redirector=ebpf", "--redirect.listen6=", "--admin.listen=",
-		"--redirect.heartbeat=10s", "--upstream.timeout=10s") // of a slow machine
+	bridge := exec.Command("/proc/self/exe", append([]string{"run", "--redirector=ebpf", "--redirect.listen6=", "--admin.listen=",
+		"--redirect.heartbeat=10s", "--upstream.timeout=10s"}, flags...)...) // of a slow machine
 	bridge.Env = []string{bridgeRole + "=1", "PATH=" + os.Getenv("PATH")}
 	log, err := os.CreateTemp(t.TempDir(), "log")
 	if err != nil {

@@ -4,17 +4,25 @@ package iptables
 
 import (
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// How long calls may fail.
-const (
-	deathLimit = 300 * time.Millisecond // after the bridge's death; the issue allows 2 s
-	hangLimit  = time.Second            // from the moment it hangs
-)
+// hangLimit is how long calls may fail from the moment in which the bridge hangs.
+const hangLimit = time.Second
+
+// deathLimit is how long calls may fail after the bridge's death. 2 s are promised, and are what it may
+// take a virtual machine of make test-kernels, whose processor is a program.
+var deathLimit = func() time.Duration {
+	if line, _ := os.ReadFile("/proc/cmdline"); strings.Contains(string(line), "imds-bridge-vm") {
+		return 2 * time.Second
+	}
+	return 300 * time.Millisecond
+}()
 
 const (
 	answerIMDS   = "imds 169.254.169.254:80"
