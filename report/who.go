@@ -54,7 +54,7 @@ func whoValues(who person) (a []slog.Attr) {
 		}.log()...)
 	}
 	if by := who.Starter; by.Kind != "" {
-		a = append(a, slog.Group("started_by", "kind", string(by.Kind), "name", by.Name, "pid", by.PID))
+		a = append(a, slog.Group("started_by", "kind", by.Kind, "name", by.Name, "pid", by.PID))
 	}
 	if s := who.Software; s != nil {
 		a = append(a, group("package", packagePairs(s, "manager", "name", "version"))...)
@@ -104,7 +104,7 @@ func whoAttributes(who person) []attribute.KeyValue {
 	a := pairs{
 		{"imds.caller.interpreter", who.Program.Interpreter},
 		{"imds.caller.script", who.Program.Script},
-		{"imds.caller.started_by.kind", string(who.Starter.Kind)},
+		{"imds.caller.started_by.kind", who.Starter.Kind},
 		{"imds.caller.started_by.name", who.Starter.Name},
 		{"imds.owner.name", who.Owner.Name},
 		{"imds.owner.from", who.Owner.From},

@@ -107,7 +107,7 @@ func parseTable(text []byte) (*Mapping, error) {
 	m := &Mapping{}
 	for {
 		line, err := r.Read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return m, nil
 		}
 		if err != nil {
@@ -147,7 +147,7 @@ func parseCatalog(text []byte) (*Mapping, error) {
 	for decoder := yaml.NewDecoder(bytes.NewReader(text)); ; {
 		var e entity
 		err := decoder.Decode(&e)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return m, nil
 		}
 		if err != nil {

@@ -205,7 +205,7 @@ func (s planned) run(r reporter, cgroups layout) error {
 	defer null.Close()
 	start := time.Now()
 	process, err := os.StartProcess(s.Binary, []string{
-		s.Binary, "-test.v=test2json", "-test.parallel=4", "-test.shuffle=on",
+		s.Binary, "-test.v=test2json", "-test.parallel=1", "-test.shuffle=on",
 		"-test.timeout=" + s.Timeout.String(), "-test.run=^(" + strings.Join(s.Tests, "|") + ")$",
 	}, &os.ProcAttr{
 		Dir:   s.Directory,

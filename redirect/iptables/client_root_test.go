@@ -166,7 +166,7 @@ func (c call) make(s *sighting) error {
 	if s.Socket, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
 		return err
 	}
-	limit := unix.NsecToTimeval(int64(patience / 10))
+	limit := unix.NsecToTimeval(int64(patience / 3))
 	for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, option, &limit); err != nil {
 			return err
