@@ -3,6 +3,7 @@ package software
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"strings"
 
@@ -102,7 +103,7 @@ func (t tree) fileHas(dir node, name string, buf []byte, texts [][]byte) (bool, 
 	kept := 0 // of the part before: a text can lie in both
 	for offset := int64(0); ; {
 		read, err := f.ReadAt(buf[kept:], offset)
-		if err != nil && err != io.EOF { //nolint:errorlint // as ReadAt returns it
+		if err != nil && !errors.Is(err, io.EOF) {
 			return false, err
 		}
 		part := buf[:kept+read]

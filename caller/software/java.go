@@ -2,6 +2,7 @@ package software
 
 import (
 	"bytes"
+	"errors"
 	"path"
 	"slices"
 	"strings"
@@ -42,7 +43,7 @@ func (l *look) jar(f *file) {
 	z := &zipArchive{r: f, size: f.size}
 	before := len(l.found.Libraries)
 	err := l.jarEntries(z, f.path, true)
-	if err != nil && err != errZip { //nolint:errorlint // as the archive returns it
+	if err != nil && !errors.Is(err, errZip) {
 		l.miss(f.path, err)
 	}
 	if len(l.found.Libraries) > before {

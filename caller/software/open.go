@@ -2,6 +2,7 @@ package software
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +30,7 @@ func (l *look) eachOpen(do func(*file)) error {
 		}
 		return len(numbers) < maxDescriptors
 	})
-	if err == unix.EACCES { //nolint:errorlint // as system calls return it
+	if errors.Is(err, unix.EACCES) {
 		return l.eachBorrowed(do)
 	}
 	slices.Sort(numbers)

@@ -1,6 +1,7 @@
 package software
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -102,5 +103,5 @@ func spellings(name string) []string {
 
 // isAbsent tells an error that says there is nothing.
 func isAbsent(err error) bool {
-	return err == unix.ENOENT || err == unix.ENOTDIR //nolint:errorlint // as system calls return it
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
 }

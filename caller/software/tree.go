@@ -259,7 +259,7 @@ func (f *file) ReadAt(p []byte, offset int64) (int, error) {
 func (f *file) head(limit int) ([]byte, error) {
 	buf := make([]byte, min(int64(limit), f.size))
 	n, err := f.ReadAt(buf, 0)
-	if err != nil && err != io.EOF { //nolint:errorlint // as ReadAt returns it
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	return buf[:n], nil

@@ -93,10 +93,14 @@ func sources(c config.Attribution, log *slog.Logger) (list []container.Source, e
 	}
 	if c.Kubernetes == "on" || c.Kubernetes == auto && c.Node != "" && os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
 		pods, err := inCluster(c.Node, log)
-		if err != nil {
+		switch {
+		case err == nil:
+			list = append(list, pods)
+		case c.Kubernetes == auto:
+			log.Warn("the API server is not asked about pods", "error", err.Error())
+		default:
 			return nil, err
 		}
-		list = append(list, pods)
 	}
 	if c.ECS == "on" || c.ECS == auto && hasECSAgent() {
 		tasks, err := ecs.New(ecs.Endpoint)
@@ -113,7 +117,11 @@ func inCluster(node string, log *slog.Logger) (container.Source, error) {
 	if err != nil {
 		return nil, usage(fmt.Errorf("attribution.kubernetes: %w", err))
 	}
-	return kubernetes.New(o)
+	pods, err := kubernetes.New(o)
+	if err != nil {
+		return nil, usage(fmt.Errorf("attribution.kubernetes: %w", err))
+	}
+	return pods, nil
 }
 
 // hasECSAgent tells whether an agent belongs here. Its port has no password: where there is none, any local
@@ -171,28 +179,48 @@ func (t *tags) get() map[string]string {
 	return t.known
 }
 
-// tagsEvery is how often tags are read again: they can change while the instance runs.
-const tagsEvery = 10 * time.Minute
+const (
+	// tagsEvery is how often tags are read again: they can change while the instance runs.
+	tagsEvery = 10 * time.Minute
+	// tagsAgain is when they are tried again after IMDS did not say.
+	tagsAgain = 30 * time.Second
+)
 
-// watch reads the tags until ctx ends. They are there where the instance's metadata option
-// InstanceMetadataTags is enabled; else each is a 404.
-func (t *tags) watch(ctx context.Context, read func(path string) (text string, status int, err error)) {
+// watch reads the tags until ctx ends.
+func (t *tags) watch(ctx context.Context, get func(path string) (text string, status int, err error)) {
 	for len(t.names) > 0 {
-		known := make(map[string]string)
-		for _, name := range t.names {
-			if text, status, err := read(imds.TagsPath + name); err == nil && status == http.StatusOK {
-				known[name] = caller.Printable(text, 256) // the longest that EC2 lets a tag's value be
-			}
+		pause := tagsEvery
+		if !t.read(get) {
+			pause = tagsAgain
 		}
-		t.mu.Lock()
-		if !maps.Equal(t.known, known) {
-			t.known = known
-		}
-		t.mu.Unlock()
 		select {
-		case <-time.After(tagsEvery):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// read tells whether IMDS said of each tag what it is, or that there is none: it answers 404 to all where
+// the metadata option InstanceMetadataTags is disabled. What it does not say stays as it was.
+func (t *tags) read(get func(path string) (text string, status int, err error)) (whole bool) {
+	known := maps.Clone(t.get())
+	if known == nil {
+		known = make(map[string]string)
+	}
+	whole = true
+	for _, name := range t.names {
+		switch text, status, err := get(imds.TagsPath + name); {
+		case err == nil && status == http.StatusOK:
+			known[name] = caller.Printable(text, 256) // the longest that EC2 lets a tag's value be
+		case err == nil && status == http.StatusNotFound:
+			delete(known, name)
+		default:
+			whole = false
+		}
+	}
+	t.mu.Lock()
+	t.known = known
+	t.mu.Unlock()
+	return whole
 }

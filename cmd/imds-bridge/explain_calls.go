@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -168,21 +167,7 @@ const (
 func askCalls(ctx context.Context, listen string, pid uint32) (*calls, error) {
 	ctx, cancel := context.WithTimeout(ctx, callsPatience)
 	defer cancel()
-	network, address := "tcp", listen
-	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
-		network, address = "unix", path
-	}
-	asker := http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, address)
-		},
-	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://localhost/callers?pid=%d", pid), nil)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := asker.Do(request)
+	answer, err := askAdmin(ctx, listen, fmt.Sprintf("/callers?pid=%d", pid))
 	if err != nil {
 		return nil, fmt.Errorf("no bridge answers at admin.listen (%s), so what was called is not known: %w", listen, errors.Unwrap(err))
 	}

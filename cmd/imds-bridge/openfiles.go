@@ -7,10 +7,11 @@ import (
 )
 
 // What connections take of the open files that the process may have: each its own and one to IMDS.
-// The rest is for the bridge: listeners, kernel maps, logs, telemetry, /proc.
+// The rest is for the bridge: listeners, kernel maps, logs, telemetry, /proc, and up to 120 for the
+// programs of callers that are looked at.
 const (
 	filesOfConnection = 2
-	filesOfBridge     = 64
+	filesOfBridge     = 192
 )
 
 // fitOpenFiles lowers a limit of connections to what the process may open, so that it turns callers

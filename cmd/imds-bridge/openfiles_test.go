@@ -11,9 +11,9 @@ func TestConnectionsFitTheOpenFiles(t *testing.T) {
 		lowered     bool
 	}{
 		{1024, 1 << 62, 1024, false},
-		{1024, 64 + 2048, 1024, false},
-		{1024, 64 + 2047, 1023, true},
-		{1024, 65, 1, true},
+		{1024, 192 + 2048, 1024, false},
+		{1024, 192 + 2047, 1023, true},
+		{1024, 193, 1, true},
 		{1024, 0, 1, true},
 	} {
 		if got, lowered := connectionsWithin(c.connections, c.files); got != c.want || lowered != c.lowered {

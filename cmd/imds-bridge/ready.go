@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -46,21 +45,7 @@ prints what that says, and fails unless the bridge is ready.`,
 func askReady(ctx context.Context, listen string, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, readyPatience)
 	defer cancel()
-	network, address := "tcp", listen
-	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
-		network, address = "unix", path
-	}
-	client := http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, address)
-		},
-	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/readyz", nil)
-	if err != nil {
-		return err
-	}
-	answer, err := client.Do(request)
+	answer, err := askAdmin(ctx, listen, "/readyz")
 	if err != nil {
 		return fmt.Errorf("ask the bridge at admin.listen (is it running?): %w", err)
 	}

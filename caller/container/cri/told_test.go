@@ -1,12 +1,12 @@
 package cri
 
 import (
-	"context"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/imds-bridge/imds-bridge/caller/container"
+	"github.com/imds-bridge/imds-bridge/caller/container/containertest"
 )
 
 // told records what a source tells.
@@ -23,25 +23,7 @@ type told struct {
 func watched(t *testing.T, s container.Source) (*told, func() error) {
 	t.Helper()
 	l := &told{ready: make(chan struct{}), here: make(map[string]*container.Container), gone: make(map[string]bool), times: make(map[string]int)}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Watch(ctx, l) }()
-	end := sync.OnceValue(func() error {
-		defer cancel()
-		select {
-		case err := <-ended:
-			return err
-		case <-time.After(10 * time.Second):
-			t.Error("the watch goes on")
-			cancel()
-			return <-ended
-		}
-	})
-	t.Cleanup(func() {
-		cancel()
-		end()
-	})
-	return l, end
+	return l, containertest.Watch(t, s, l)
 }
 
 func (l *told) Ready() { close(l.ready) }

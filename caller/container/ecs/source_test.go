@@ -1,7 +1,6 @@
 package ecs
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/imds-bridge/imds-bridge/caller/container"
+	"github.com/imds-bridge/imds-bridge/caller/container/containertest"
 )
 
 // The answers in testdata were written after what is published of them: the developer guide's page on
@@ -144,25 +144,7 @@ func (l *told) has(what string) bool {
 func watched(t *testing.T, s *Source) (*told, func() error) {
 	t.Helper()
 	l := &told{here: make(map[string]*container.Container)}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Watch(ctx, l) }()
-	end := sync.OnceValue(func() error {
-		defer cancel()
-		select {
-		case err := <-ended:
-			return err
-		case <-time.After(20 * time.Second):
-			t.Error("the watch goes on")
-			cancel()
-			return <-ended
-		}
-	})
-	t.Cleanup(func() {
-		cancel()
-		end()
-	})
-	return l, end
+	return l, containertest.Watch(t, s, l)
 }
 
 func await(t *testing.T, what string, test func() bool) {

@@ -1,13 +1,13 @@
 package kubernetes
 
 import (
-	"context"
 	"fmt"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/imds-bridge/imds-bridge/caller/container"
+	"github.com/imds-bridge/imds-bridge/caller/container/containertest"
 )
 
 // told records what a source tells.
@@ -28,25 +28,7 @@ func watched(t *testing.T, s container.Source) (*told, func() error) {
 		here: make(map[string]*container.Container), gone: make(map[string]bool),
 		pods: make(map[string]*container.Pod), count: make(map[string]int),
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Watch(ctx, l) }()
-	end := sync.OnceValue(func() error {
-		defer cancel()
-		select {
-		case err := <-ended:
-			return err
-		case <-time.After(20 * time.Second):
-			t.Error("the watch goes on")
-			cancel()
-			return <-ended
-		}
-	})
-	t.Cleanup(func() {
-		cancel()
-		end()
-	})
-	return l, end
+	return l, containertest.Watch(t, s, l)
 }
 
 func (l *told) Ready() {
