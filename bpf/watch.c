@@ -57,6 +57,9 @@ struct exempt {
 
 const volatile struct exempt exempt;
 
+/* Inode number of the one network namespace that is looked at; 0 for all. Constant like exempt. */
+const volatile __u32 only_netns;
+
 /* enum direction, of a packet as its socket sees it. */
 enum direction { DIRECTION_SENT, DIRECTION_RECEIVED };
 
@@ -363,6 +366,8 @@ static __attribute__((noinline)) void see_tcp(struct skb *ctx, struct packet *p,
 	p->mark = sk->mark;
 	p->raw = sk->type == SOCK_RAW;
 	p->netns = netns_of_sock(sk);
+	if (only_netns && p->netns != only_netns)
+		return;
 
 	if (bpf_skb_load_bytes(ctx, at, &tcp, sizeof(tcp))) {
 		add(SIGHT_UNREADABLE, 1);

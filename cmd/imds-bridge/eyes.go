@@ -18,32 +18,28 @@ import (
 // and else what went past the bridge.
 type eyes struct {
 	watch    *watch.Watch
-	owners   *owners
 	caller   func(caller.Origin) *caller.Caller
 	reporter *report.Reporter
 	why      policy.Reason // why a call that is seen was not decided
-	only     uint32        // the one network namespace that is judged; 0 for all
 }
 
 // openEyes watches the cgroup.
 func (b *bridge) openEyes() (err error) {
-	e := &eyes{owners: b.owners, caller: b.caller, reporter: b.reporter, why: report.Bypassed}
-	switch b.status.choice.redirector {
-	case redirectNone:
+	e := &eyes{caller: b.caller, reporter: b.reporter, why: report.Bypassed}
+	if b.status.choice.redirector == redirectNone {
 		e.why = report.Watched
-	case redirectIPTables:
-		// Packets of others are redirected after they were seen.
-		if e.only, err = redirect.OwnNetNS(); err != nil {
-			return err
-		}
 	}
 	o := watch.Options{
 		Cgroup: b.cgroup.Path,
 		Mark:   uint32(b.config.Redirect.Mark),
-		Owner:  e.owner,
-		Few:    b.proxy != nil,
-		Met:    func(c redirect.Connection) { e.caller(peerOf(c).Origin) }, // who remembers
-		Seen:   e.saw,
+		// Rules redirect packets of others after they were seen.
+		OwnNetNS: b.status.choice.redirector == redirectIPTables,
+		Owner: func(client, server netip.AddrPort) (redirect.Connection, error) {
+			return b.owners.Find(context.Background(), client, server)
+		},
+		Few:  b.proxy != nil,
+		Met:  func(c redirect.Connection) { e.caller(peerOf(c).Origin) }, // who remembers
+		Seen: e.saw,
 	}
 	if h, ok := (*b.attached.Load()).(*hook.Hook); ok {
 		o.Sockets = h.Records().Sockets // whose connections they are
@@ -55,21 +51,8 @@ func (b *bridge) openEyes() (err error) {
 	return e.watch.Observe(b.telemetry.MeterProvider())
 }
 
-// owner finds who made a connection that is older than the bridge.
-func (e *eyes) owner(client, server netip.AddrPort, netns uint32) (redirect.Connection, error) {
-	if e.passesOver(netns) {
-		return redirect.Connection{}, nil
-	}
-	return e.owners.Find(context.Background(), client, server)
-}
-
-func (e *eyes) passesOver(netns uint32) bool { return e.only != 0 && e.only != netns }
-
 // saw reports a call that was not the proxy's.
 func (e *eyes) saw(x watch.Exchange) {
-	if e.passesOver(x.Connection.NetNS) {
-		return
-	}
 	call := &report.Call{
 		Start: x.Start, End: x.End,
 		Method: x.Method, Proto: x.Proto, Host: x.Host, UserAgent: x.Header.Get("User-Agent"),

@@ -25,6 +25,8 @@ type Options struct {
 	// Mark is the low 16 bits of the SO_MARK with which a socket of the bridge's own network namespace
 	// is passed over. 0 passes over none.
 	Mark uint32
+	// OwnNetNS says that only the calling thread's network namespace is watched.
+	OwnNetNS bool
 	// Sockets is the map in which connect hooks record callers by socket cookie. It stays the caller's,
 	// who may close it. Nil: nobody is recorded.
 	Sockets *ebpf.Map
@@ -142,6 +144,11 @@ func (w *Watch) load(o Options, ringSize uint32) (netns uint32, err error) {
 	}
 	if err := spec.Variables[watchVarExempt].Set(exempt); err != nil {
 		return 0, fmt.Errorf("configure the kernel program: %w", err)
+	}
+	if o.OwnNetNS {
+		if err := spec.Variables[watchVarOnlyNetns].Set(netns); err != nil {
+			return 0, fmt.Errorf("configure the kernel program: %w", err)
+		}
 	}
 	spec.Maps[watchMapPackets].MaxEntries = ringSize
 	var options ebpf.CollectionOptions

@@ -100,7 +100,7 @@ func TestProgramsAndMapsAreThoseOfTheContract(t *testing.T) {
 		watchMapSockets:  {Type: ebpf.LRUHash, KeySize: 8, ValueSize: connection, MaxEntries: 1},
 		watchMapPackets:  {Type: ebpf.RingBuf, MaxEntries: 4096},
 		watchMapCounters: {Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: uint32(len(sights))},
-		".rodata":        {Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1},
+		".rodata":        {Type: ebpf.Array, KeySize: 4, ValueSize: 12, MaxEntries: 1},
 	}
 	for file, spec := range objects(t) {
 		if len(spec.Programs) != len(programs) || len(spec.Maps) != len(maps) {

@@ -138,7 +138,7 @@ func found(t testing.TB, p *place) func(*Options) {
 		}
 	})
 	return func(o *Options) {
-		o.Owner = func(client, imds netip.AddrPort, _ uint32) (redirect.Connection, error) {
+		o.Owner = func(client, imds netip.AddrPort) (redirect.Connection, error) {
 			return f.Find(context.Background(), client, imds)
 		}
 	}

@@ -8,9 +8,9 @@ import (
 	"github.com/imds-bridge/imds-bridge/redirect"
 )
 
-// Owner says whose a connection is that was made before anybody recorded it, by both its ends and
-// the inode number of its network namespace. What it does not know is zero.
-type Owner func(client, imds netip.AddrPort, netns uint32) (redirect.Connection, error)
+// Owner says whose a connection is that was made before anybody recorded it, by both its
+// ends. What it does not know is zero.
+type Owner func(client, imds netip.AddrPort) (redirect.Connection, error)
 
 // identity is who has a socket.
 type identity struct {
@@ -85,7 +85,7 @@ func (w *Watch) findOwners() {
 }
 
 func (q *question) find(owner Owner) {
-	c, err := owner(q.client, q.imds, q.connection.NetNS)
+	c, err := owner(q.client, q.imds)
 	if err != nil || c.PID == 0 {
 		return
 	}

@@ -208,6 +208,20 @@ func TestOthersAreNotSeen(t *testing.T) {
 	w.expectNothing(t)
 }
 
+func TestOtherNamespacesAreNotWatchedWhenToldSo(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, simulator.Behaviour{})
+	w := watch(t, p, func(o *Options) { o.OwnNetNS = true })
+	call := []call{{To: imds4, Send: []string{getID}, Reads: 1}}
+	start(t, addContainer(t, p, "one"), call).next(t)
+	host := start(t, p.Host(), call).next(t)
+	if x := w.expect(t, "GET /latest/meta-data/instance-id 200")[0]; x.Connection.Socket != host.Socket {
+		t.Errorf("%+v", x)
+	}
+	w.expectCounters(t, map[Count]uint64{"unnamed": 1})
+	w.expectNothing(t)
+}
+
 func TestSocketFromBeforeIsNamedByItsOwner(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, simulator.Behaviour{KeepAlive: true})

@@ -84,12 +84,13 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	watchMapCounters = "counters"
-	watchMapPackets  = "packets"
-	watchMapSockets  = "sockets"
-	watchProgEgress  = "egress"
-	watchProgIngress = "ingress"
-	watchVarExempt   = "exempt"
+	watchMapCounters  = "counters"
+	watchMapPackets   = "packets"
+	watchMapSockets   = "sockets"
+	watchProgEgress   = "egress"
+	watchProgIngress  = "ingress"
+	watchVarExempt    = "exempt"
+	watchVarOnlyNetns = "only_netns"
 )
 
 // loadWatch returns the embedded CollectionSpec for watch.
@@ -151,7 +152,8 @@ type watchMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type watchVariableSpecs struct {
-	Exempt *ebpf.VariableSpec `ebpf:"exempt"`
+	Exempt    *ebpf.VariableSpec `ebpf:"exempt"`
+	OnlyNetns *ebpf.VariableSpec `ebpf:"only_netns"`
 }
 
 // watchObjects contains all objects after they have been loaded into the kernel.
@@ -191,7 +193,8 @@ func (m *watchMaps) Close() error {
 //
 // It can be passed to loadWatchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type watchVariables struct {
-	Exempt *ebpf.Variable `ebpf:"exempt"`
+	Exempt    *ebpf.Variable `ebpf:"exempt"`
+	OnlyNetns *ebpf.Variable `ebpf:"only_netns"`
 }
 
 // watchPrograms contains all programs after they have been loaded into the kernel.
