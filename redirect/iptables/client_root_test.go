@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -234,6 +235,12 @@ func hear(fd int) (string, error) {
 // standIn listens in the place of IMDS, and answers with "imds" and the address called.
 func standIn(t testing.TB, l *lab.Lab) {
 	t.Helper()
+	serveIMDS(t, l, func(c net.Conn) { fmt.Fprintf(c, "imds %s", c.LocalAddr()) })
+}
+
+// serveIMDS listens in the place of IMDS, and serves one connection after the other.
+func serveIMDS(t testing.TB, l *lab.Lab, serve func(net.Conn)) {
+	t.Helper()
 	for _, at := range []netip.AddrPort{imds4, imds6} {
 		listener, err := l.IMDS().Listen("tcp", at.String())
 		if err != nil {
@@ -248,7 +255,7 @@ func standIn(t testing.TB, l *lab.Lab) {
 				if err != nil {
 					return
 				}
-				fmt.Fprintf(c, "imds %s", c.LocalAddr())
+				serve(c)
 				c.Close()
 			}
 		}()

@@ -66,6 +66,14 @@ func hasLegacy(t *testing.T) bool {
 
 func newLab(t testing.TB) *lab.Lab {
 	t.Helper()
+	l := emptyLab(t)
+	standIn(t, l)
+	return l
+}
+
+// emptyLab is one without anybody in the place of IMDS.
+func emptyLab(t testing.TB) *lab.Lab {
+	t.Helper()
 	l, err := lab.New(lab.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +83,6 @@ func newLab(t testing.TB) *lab.Lab {
 			t.Error(err)
 		}
 	})
-	standIn(t, l)
 	return l
 }
 

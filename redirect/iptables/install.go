@@ -80,6 +80,8 @@ func newSet(r Rules, token string) (_ *set, err error) {
 
 // add puts the part of one family in place.
 func (s *set) add(f family, t *tool, outside []string) (err error) {
+	// Where the kernel does not list connections, a call that is under way may be lost, and none that comes.
+	_ = forget(f)
 	p := &part{family: f, tool: t}
 	s.parts = append(s.parts, p)
 	name := ""

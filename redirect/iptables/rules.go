@@ -98,7 +98,8 @@ func (r Rules) redirecting(f family, chain, lifeline string, outside []string) s
 	if lifeline != "" {
 		alive = words("-m set --match-set %s dst", lifeline)
 	}
-	jump := spec(f.calls(), alive, comment("jump"), words("-j %s", chain))
+	// A call that is under way when the kernel begins to track connections is new to it, and goes on as it began.
+	jump := spec(f.calls(), words("--syn"), alive, comment("jump"), words("-j %s", chain))
 	s.jumps = []rule{{"OUTPUT", jump}}
 	if r.containers(f.listen) {
 		// What a host outside sends here for IMDS is left as it is.
