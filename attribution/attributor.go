@@ -24,7 +24,7 @@ const (
 	defaultSize = 16384
 	// strangersKept bounds the User-Agents of those whose process is not known.
 	strangersKept = 64
-	// sharedKept bounds the clients and the pieces of advice that processes share.
+	// sharedKept bounds what processes share, of each kind.
 	sharedKept = 512
 )
 
@@ -48,7 +48,9 @@ type Attributor struct {
 	variables []string
 	known     *lru.Cache[image, *subject]
 	strangers *lru.Cache[string, *client.Client] // by User-Agent
-	clients   *lru.Cache[client.Client, *client.Client]
+	people    shared[Who]
+	claims    shared[claim]
+	clients   shared[client.Client]
 	advice    *lru.Cache[advised, *client.Advice]
 }
 
@@ -64,7 +66,7 @@ type image struct {
 func New(o Options) *Attributor {
 	o.Proc = cmp.Or(o.Proc, "/proc")
 	a := &Attributor{options: o, variables: variables(o.Rules)}
-	a.clients, _ = lru.New[client.Client, *client.Client](sharedKept)
+	a.people, a.claims, a.clients = newShared[Who](), newShared[claim](), newShared[client.Client]()
 	a.advice, _ = lru.New[advised, *client.Advice](sharedKept)
 	a.strangers, _ = lru.New[string, *client.Client](strangersKept)
 	a.known, _ = lru.New[image, *subject](cmp.Or(max(o.Size, 0), defaultSize)) // fails for a size below 1 alone
@@ -160,16 +162,16 @@ type subject struct {
 	history        client.History
 	who            *Who
 	tags           map[string]string // of the instance, for which who holds
-	claims         [2]claim          // of the User-Agents seen last
-	client         *client.Client    // of the last call
+	claims         [2]*claim         // of the User-Agents seen last, the one of the last call first
 	advice         *client.Advice    // of the last v1 call
-	last           int64             // when that began, in ns of Unix time; 0 before any
+	last           int64             // when the last call began, in ns of Unix time; 0 before any
 	v1, v2, tokens uint64
 }
 
 // claim is a User-Agent, and whose it is taken to be.
 type claim struct {
 	userAgent string
+	v1        bool // the call was one; another may come from other code of the process
 	who       *Who // for which this holds
 	client    *client.Client
 }
@@ -183,7 +185,7 @@ type advised struct {
 }
 
 // advise says the same to all processes that are to do the same.
-func (a *Attributor) advise(call Call, by claim, h *client.History) *client.Advice {
+func (a *Attributor) advise(call Call, by *claim, h *client.History) *client.Advice {
 	key := advised{*by.client, call.Path, call.OtherNetwork, h.Fallback()}
 	if known, ok := a.advice.Get(key); ok {
 		return known
@@ -198,13 +200,20 @@ func (a *Attributor) advise(call Call, by claim, h *client.History) *client.Advi
 	return &advice
 }
 
-// shared is the one copy of a client for all processes that call by it.
-func (a *Attributor) shared(c client.Client) *client.Client {
-	if known, ok := a.clients.Get(c); ok {
+// shared keeps one copy of what many processes have alike.
+type shared[T comparable] struct{ kept *lru.Cache[T, *T] }
+
+func newShared[T comparable]() shared[T] {
+	kept, _ := lru.New[T, *T](sharedKept)
+	return shared[T]{kept}
+}
+
+func (s shared[T]) copyOf(v T) *T {
+	if known, ok := s.kept.Get(v); ok {
 		return known
 	}
-	a.clients.Add(c, &c)
-	return &c
+	s.kept.Add(v, &v)
+	return &v
 }
 
 func (s *subject) attribute(a *Attributor, call Call) *Attribution {
@@ -225,7 +234,7 @@ func (s *subject) attribute(a *Attributor, call Call) *Attribution {
 }
 
 func (s *subject) count(call Call, t *Attribution) {
-	s.last, s.client = call.Start.UnixNano(), t.Client
+	s.last = call.Start.UnixNano()
 	switch call.Kind {
 	case imds.V1:
 		s.v1++
@@ -244,7 +253,7 @@ func (s *subject) record() *Record {
 		return nil
 	}
 	return &Record{
-		Attribution: Attribution{Who: s.who, Client: s.client, Advice: s.advice, Waste: s.history.Waste()},
+		Attribution: Attribution{Who: s.who, Client: s.claims[0].client, Advice: s.advice, Waste: s.history.Waste()},
 		V1:          s.v1, V2: s.v2, Tokens: s.tokens, Last: time.Unix(0, s.last),
 	}
 }
@@ -285,25 +294,25 @@ func (a *Attributor) who(c *caller.Caller, s *subject, in *container.Container, 
 	if runs != nil {
 		f.Package = cmp.Or(runs.ScriptPackage.Name, runs.Package.Name)
 	}
-	return &Who{
+	return a.people.copyOf(Who{
 		Container: in, Software: runs,
 		Owner:   owner.Find(a.options.Rules, a.options.Mapping, &f),
 		Service: owner.Service(&f),
-	}
+	})
 }
 
 // claimOf remembers the answers to the User-Agents seen last: most processes have one or two.
-func (s *subject) claimOf(a *Attributor, call Call) claim {
-	for _, known := range s.claims {
-		if known.who != nil && known.who == s.who && known.userAgent == call.UserAgent {
+func (s *subject) claimOf(a *Attributor, call Call) *claim {
+	for n, known := range s.claims {
+		if known != nil && known.who == s.who && known.userAgent == call.UserAgent && known.v1 == (call.Kind == imds.V1) {
+			s.claims[0], s.claims[n] = known, s.claims[0]
 			return known
 		}
 	}
-	s.claims[1] = s.claims[0]
-	s.claims[0] = claim{
-		userAgent: unique.Make(shorten(call.UserAgent)).Value(), who: s.who,
-		client: a.shared(identify(evidence(call, s.who), s.who.Software)),
-	}
+	s.claims[0], s.claims[1] = a.claims.copyOf(claim{
+		userAgent: unique.Make(shorten(call.UserAgent)).Value(), v1: call.Kind == imds.V1, who: s.who,
+		client: a.clients.copyOf(identify(evidence(call, s.who), s.who.Software)),
+	}), s.claims[0]
 	return s.claims[0]
 }
 
@@ -333,9 +342,9 @@ func shorten(s string) string { return s[:min(len(s), maxText)] }
 
 func evidence(call Call, who *Who) client.Evidence {
 	c := call.Caller
-	e := client.Evidence{UserAgent: call.UserAgent, Executable: c.Executable, Script: c.Program.Script}
+	e := client.Evidence{Kind: call.Kind, UserAgent: call.UserAgent, Executable: c.Executable, Script: c.Program.Script}
 	for _, p := range c.Ancestors {
-		e.Parents = append(e.Parents, cmp.Or(p.Script, p.Executable))
+		e.Parents = append(e.Parents, p.Runs())
 	}
 	s := who.Software
 	if s == nil {
@@ -343,6 +352,7 @@ func evidence(call Call, who *Who) client.Evidence {
 	}
 	if s.Program.Ecosystem == software.Go {
 		e.Script = cmp.Or(s.Program.Name, e.Script)
+		e.Libraries = append(e.Libraries, client.Library{Ecosystem: client.Go, Name: s.Program.Name, Version: s.Program.Version})
 	}
 	e.Package = client.Package(packageOf(s))
 	for _, l := range s.Libraries {

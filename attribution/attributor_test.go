@@ -132,7 +132,7 @@ func TestEachUserAgentHasItsClient(t *testing.T) {
 	a.Of(v1(c, long[:maxText]))
 	s, _ := a.known.Peek(image{c.PID, c.Origin.Started, c.ExecID, 0})
 	for _, claimed := range s.claims {
-		if claimed.who != nil && len(claimed.userAgent) > maxText {
+		if claimed != nil && len(claimed.userAgent) > maxText {
 			t.Errorf("%d bytes of a User-Agent are kept", len(claimed.userAgent))
 		}
 	}
@@ -200,5 +200,33 @@ func TestLoadedLibraryBeatsTheUserAgent(t *testing.T) {
 		if got.Name != tt.name || got.Version != tt.version || got.Confidence != tt.want {
 			t.Errorf("%s, %s %s: %s %s, %s", tt.userAgent, tt.library, tt.certainty, got.Name, got.Version, got.Confidence)
 		}
+	}
+}
+
+// Two libraries of which one knows v1 alone, and neither says its name: what fetches a token is the other.
+func TestTokensAreOfWhatKnowsThem(t *testing.T) {
+	t.Parallel()
+	c := curl()
+	c.Executable, c.Program = "/usr/bin/node", caller.Program{Interpreter: "node", Script: "/srv/app.js"}
+	a := New(Options{})
+	s := &subject{who: &Who{Software: &software.Software{Libraries: []software.Library{
+		{Ecosystem: software.NPM, Name: "aws-sdk", Version: "2.400.0"},
+		{Ecosystem: software.NPM, Name: "@aws-sdk/credential-provider-node", Version: "3.972.97"},
+	}}}}
+	for _, kind := range []imds.Kind{imds.TokenRequest, imds.V1, imds.V2, imds.V1} {
+		call := v1(c, "")
+		call.Kind = kind
+		if got := s.claimOf(a, call).client; (got.Name == "aws-sdk-js-v3") != (kind != imds.V1) {
+			t.Errorf("%v: %+v", kind, got)
+		}
+	}
+}
+
+// A program of Go knows its own version.
+func TestBuildInfoHasTheVersion(t *testing.T) {
+	t.Parallel()
+	runs := &software.Software{Program: software.Program{Ecosystem: software.Go, Name: "github.com/jtblin/kube2iam", Version: "v0.10.9"}}
+	if got := identify(evidence(v1(curl(), "Go-http-client/1.1"), &Who{Software: runs}), runs); got.Name != "kube2iam" || got.Version != "0.10.9" {
+		t.Errorf("%+v", got)
 	}
 }

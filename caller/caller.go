@@ -1,6 +1,9 @@
 package caller
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Capabilities are what a [Reader] needs to read the program, the arguments and the namespaces of
 // other users' processes.
@@ -13,6 +16,9 @@ type Origin struct {
 	PID, TID, PPID uint32
 	// UID and GID are those of the initial user namespace.
 	UID, GID uint32
+	// NetNS (an inode number) and NetNSCookie are those of the socket's network namespace.
+	NetNS       uint32
+	NetNSCookie uint64
 	// Comm is the name of the thread that connected, as it chose it.
 	Comm string
 	// Started is when the process started, since boot by CLOCK_BOOTTIME, in nanoseconds
@@ -22,9 +28,6 @@ type Origin struct {
 	ExecID uint64
 	// CgroupID is the process's cgroup in the v2 hierarchy.
 	CgroupID uint64
-	// NetNSCookie and NetNS (an inode number) are those of the socket's network namespace.
-	NetNSCookie uint64
-	NetNS       uint32
 }
 
 // Process is one ancestor of a caller.
@@ -37,6 +40,14 @@ type Process struct {
 	Script string
 }
 
+// Runs is what it runs: the file of its script, or else its executable.
+func (p Process) Runs() string {
+	if p.Script == "" || strings.HasPrefix(p.Script, "-") { // text that was given after -c
+		return p.Executable
+	}
+	return p.Script
+}
+
 // Caller is the process that opened a connection, and what it runs in. It is shared: read it only.
 //
 // Its text is valid UTF-8 without control characters, and short, whatever the process calls itself.
@@ -47,14 +58,17 @@ type Caller struct {
 	// Complete says that /proc knew the process of the record. Without it only what the kernel
 	// recorded is filled in: the process was gone, or /proc is that of another pid namespace.
 	Complete bool
+	// Starting says that the process is still the container runtime's (runc init): it is about to
+	// become the container's program, and is read again at its next call.
+	Starting bool
+	// ExecutableDeleted says that the file of Executable was removed or replaced after it was started.
+	ExecutableDeleted bool
 
 	// Comm is the process's name. [Origin] has that of the thread, which often differs in a JVM.
 	Comm string
 	// Executable is a path as the process sees it, so inside its container. It is "" for a kernel
 	// thread, and for another user's process when the bridge lacks CAP_SYS_PTRACE.
 	Executable string
-	// ExecutableDeleted says that the file was removed or replaced after it was started.
-	ExecutableDeleted bool
 	// Args is the command line as [Redact] shows it.
 	Args []string
 	// Program is what it runs if it is an interpreter.
@@ -71,9 +85,6 @@ type Caller struct {
 	ContainerID, ContainerRuntime string
 	// Place is what else the cgroup path says; nil if the caller is not Complete.
 	Place *Place
-	// Starting says that the process is still the container runtime's (runc init): it is about to
-	// become the container's program, and is read again at its next call.
-	Starting bool
 
 	// Starter is what started it.
 	Starter Starter

@@ -9,7 +9,7 @@ import (
 
 // 10,000 callers in 500 containers, each a script with arguments and with a parent of its own.
 func TestMemoryIsBounded(t *testing.T) {
-	const size, containers, perCaller = 10000, 500, 2 << 10
+	const size, containers, perCaller = 10000, 500, 1280
 	proc, _ := newFake(t)
 	r := newReader(t, Options{Proc: string(proc), Size: size})
 	proc.put(t, fakeProcess{pid: 2, ppid: 1, ticks: 1, comm: "containerd-shim", exe: "/usr/bin/containerd-shim-runc-v2"})

@@ -51,7 +51,7 @@ func (p process) executable(buf []byte) (path string, deleted bool) {
 		return "", false
 	}
 	path, deleted = strings.CutSuffix(string(buf[:n]), " (deleted)")
-	return printable(path, maxExecutable), deleted
+	return shared(printable(path, maxExecutable)), deleted
 }
 
 // commandLine is how the process was called; partial says that there may be more of it.
@@ -120,7 +120,7 @@ func parseStat(text []byte) (stat, error) {
 	if open < 0 || end < open {
 		return stat{}, errStat
 	}
-	s := stat{comm: printable(string(text[open+1:end]), maxComm)}
+	s := stat{comm: shared(printable(string(text[open+1:end]), maxComm))}
 	number := 2
 	for field := range bytes.FieldsSeq(text[end+1:]) {
 		number++

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"slices"
 	"strings"
-	"unique"
 )
 
 const (
@@ -42,6 +41,7 @@ func (r *Reader) read(o Origin) *Caller {
 		if after.stack == before.stack {
 			c.Complete = true
 			c.Started = r.clock.wall(o.Started)
+			o.Comm = shared(o.Comm)
 			c.sign(o)
 			r.own(c)
 			return c
@@ -119,7 +119,7 @@ func (r *Reader) ancestors(child stat, buf []byte) []Process {
 	}
 	chain = slices.Clip(slices.Clone(chain))
 	for i := range chain {
-		chain[i].share()
+		chain[i].Script = shared(chain[i].Script)
 	}
 	r.ancestries.Add(parent, chain)
 	return chain
@@ -136,12 +136,4 @@ func (r *Reader) ancestor(child stat, buf []byte) (Process, stat, bool) {
 		return Process{}, stat{}, false
 	}
 	return Process{PID: child.ppid, Comm: s.comm, Executable: path, Script: script}, s, true
-}
-
-// share puts the text of p where all who have the same share it: thousands of lists end in the same
-// few ancestors.
-func (p *Process) share() {
-	for _, s := range []*string{&p.Comm, &p.Executable, &p.Script} {
-		*s = unique.Make(*s).Value()
-	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// defaultSize remembers that many callers, of 1 to 2 KiB each as a rule and 6 KiB at worst, besides
+	// defaultSize remembers that many callers, of 1 to 1.5 KiB each as a rule and 6 KiB at worst, besides
 	// the text of their ancestors, which they share.
 	defaultSize = 16384
 	// patience is how long a call waits for /proc, which answers in microseconds unless the process
@@ -38,6 +38,7 @@ type Options struct {
 type Reader struct {
 	proc          string
 	clock         clock
+	made          time.Time
 	known         *lru.Cache[image, reading]
 	ancestries    *lru.Cache[int, []Process]
 	cgroups       *lru.Cache[string, *Cgroup]
@@ -55,13 +56,13 @@ type image struct {
 	execID, cgroupID uint64
 }
 
-// reading is a caller with the time it was read.
+// reading is a caller with the time it was read, since the Reader was made.
 type reading struct {
 	caller *Caller
-	at     time.Time
+	at     time.Duration
 }
 
-func (r reading) old() bool { return time.Since(r.at) > refreshAfter }
+func (r *Reader) isOld(known reading) bool { return time.Since(r.made)-known.at > refreshAfter }
 
 // NewReader returns a Reader of the procfs that opts names. To read processes of other users it
 // needs CAP_SYS_PTRACE. It keeps no file open and needs no close.
@@ -88,6 +89,7 @@ func NewReader(opts Options) (*Reader, error) {
 		cgroups:    cgroups,
 		proc:       proc,
 		clock:      newClock(proc),
+		made:       time.Now(),
 		known:      known,
 		ancestries: ancestries,
 		reads:      make(chan struct{}, maxReads),
@@ -126,7 +128,7 @@ func readable(path string) bool {
 func (r *Reader) Caller(o Origin) *Caller {
 	key := image{o.PID, o.PPID, o.Started, o.ExecID, o.CgroupID}
 	if known, ok := r.known.Get(key); ok {
-		if known.old() {
+		if r.isOld(known) {
 			r.fly(key, o)
 		}
 		return r.seenAs(known.caller, o)
@@ -151,12 +153,12 @@ func (r *Reader) fly(key image, o Origin) <-chan singleflight.Result {
 			return r.recorded(o), nil // /proc hangs: not one more goroutine for it
 		}
 		defer func() { <-r.reads }()
-		if known, ok := r.known.Peek(key); ok && !known.old() {
+		if known, ok := r.known.Peek(key); ok && !r.isOld(known) {
 			return known.caller, nil // read between our look and this flight
 		}
 		c := r.read(o)
 		if c.Complete && !c.Starting {
-			r.known.Add(key, reading{c, time.Now()})
+			r.known.Add(key, reading{c, time.Since(r.made)})
 		}
 		return c, nil
 	})

@@ -25,21 +25,32 @@ func Redact(args []string) []string { return redact(args, false) }
 // redact is Redact for arguments of which the last may be there only in part.
 func redact(args []string, partial bool) []string {
 	var h hider
-	var shown []string
+	shown := make([]string, 0, min(len(args), maxArgs))
 	room := maxArgsText
 	for i, arg := range args {
 		last := i == len(args)-1
 		if len(shown) == maxArgs-1 && !last {
-			return append(shown, cutMark)
+			shown = append(shown, cutMark)
+			break
 		}
 		text := printable(h.argument(arg, partial && last), maxArg)
 		if need := len(text); need > room || !last && need > room-len(cutMark) {
-			return append(shown, clip(text+cutMark, room))
+			shown = append(shown, clip(text+cutMark, room))
+			break
 		}
-		shown = append(shown, strings.Clone(text))
+		shown = append(shown, text)
 		room -= len(text)
 	}
-	return shown
+	return sideBySide(shown)
+}
+
+// sideBySide copies words to where they take the least memory.
+func sideBySide(words []string) []string {
+	text := strings.Clone(strings.Join(words, "")) // of one word Join makes no copy
+	for i, word := range words {
+		words[i], text = text[:len(word)], text[len(word):]
+	}
+	return words
 }
 
 // expectation is what a word tells of the next one.

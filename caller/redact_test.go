@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 func TestRedact(t *testing.T) {
@@ -237,5 +238,17 @@ func checkRedacted(t *testing.T, args []string) {
 	}
 	if len(shown) > maxArgs || size > maxArgsText {
 		t.Errorf("%d arguments of %d bytes", len(shown), size)
+	}
+}
+
+func TestSideBySideIsACopy(t *testing.T) {
+	t.Parallel()
+	line := "nginx -c x"
+	for _, words := range [][]string{{}, {line[:5]}, {line[:5], "", line[6:8]}} {
+		for i, word := range sideBySide(slices.Clone(words)) {
+			if word != words[i] || word != "" && unsafe.StringData(word) == unsafe.StringData(words[i]) {
+				t.Errorf("%q is %q, of the same memory", words[i], word)
+			}
+		}
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Starter is what started a caller: the nearest of its ancestors that starts jobs of others, else
-// the container, login session or unit that it is in.
+// Starter is what started a caller: the nearest of its ancestors that starts jobs of others, no further
+// up than systemd, else the container, login session or unit that it is in.
 type Starter struct {
 	// Kind is one of the kinds below, "" where nothing tells.
 	Kind string
@@ -117,6 +117,9 @@ func startedBy(c *Caller, inner func(pid int) int) Starter {
 				s.Name = job(chain[:i+1], p.name())
 			}
 			return s
+		}
+		if p.name() == "systemd" {
+			break // what started it started none of its units
 		}
 	}
 	entry := chain[len(chain)-1]

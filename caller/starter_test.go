@@ -1,6 +1,11 @@
 package caller
 
-import "testing"
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
 
 // p is a process of a chain: its executable, and the script if it is an interpreter.
 func p(pid int, executable, script string) Process {
@@ -64,6 +69,8 @@ func TestStartedBy(t *testing.T) {
 		{name: "pm2", self: entry, ancestors: []Process{p(11, "/usr/bin/node", "PM2 v5.3.0: God Daemon (/root/.pm2)"), systemd}, want: Starter{StartedBySupervisor, "pm2", 11}},
 
 		{name: "unit", self: entry, place: unit, ancestors: []Process{systemd}, want: Starter{Kind: StartedByUnit, Name: "app.service"}},
+		{name: "unit of a systemd below an ssh session", self: entry, place: unit,
+			ancestors: []Process{systemd, p(11, "/usr/bin/systemd-nspawn", ""), bash, sshd, p(12, "/usr/lib/systemd/systemd", "")}, want: Starter{Kind: StartedByUnit, Name: "app.service"}},
 		{name: "nothing known", self: entry, ancestors: []Process{systemd}},
 		{name: "nothing at all", self: entry},
 
@@ -95,6 +102,49 @@ func TestStartedBy(t *testing.T) {
 			}
 			if got := startedBy(c, func(int) int { return test.inner }); got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
+// Programs that go by the names of starters run one, each through a shell.
+func TestStartedByRealProcesses(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]Starter{
+		"crond":               {Kind: StartedByCron, Name: self},
+		"atd":                 {Kind: StartedByAt, Name: self},
+		"sshd-session":        {Kind: StartedBySSH, Name: "sshd"},
+		"ssm-document-worker": {Kind: StartedBySSM, Name: "ssm-document-worker"},
+		"gitlab-runner":       {Kind: StartedByCI, Name: "gitlab-runner"},
+		"Runner.Worker":       {Kind: StartedByCI, Name: "github-actions"},
+		"buildkite-agent":     {Kind: StartedByCI, Name: "buildkite"},
+		"circleci-agent":      {Kind: StartedByCI, Name: "circleci"},
+		"agent.jar":           {Kind: StartedByCI, Name: "jenkins"},
+		"runsv":               {Kind: StartedBySupervisor, Name: "runit"},
+		"s6-supervise":        {Kind: StartedBySupervisor, Name: "s6"},
+		"supervisord":         {Kind: StartedBySupervisor, Name: "supervisord"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			program := filepath.Join(t.TempDir(), name)
+			const run = `/bin/sh -c "$0; true"; true`
+			args := []string{program, "-c", run, self}
+			if _, isScript := scriptStarters[name]; isScript {
+				if err := os.WriteFile(program, []byte("/bin/sh -c \"$1; true\"\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				args = []string{"/bin/sh", program, self}
+			} else {
+				copyProgram(t, "/bin/sh", program)
+			}
+			p := start(t, "stay", func(cmd *exec.Cmd) { cmd.Path, cmd.Args = args[0], args })
+			want.PID = p.first.Process.Pid
+			if c := named(t, newReader(t, Options{}), origin(t, p.pid)); c.Starter != want || p.pid == want.PID {
+				t.Errorf("started by %+v, want %+v", c.Starter, want)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+	"unique"
 )
 
 // cutMark ends text that was cut short.
@@ -34,6 +35,9 @@ func printable(s string, limit int) string {
 
 // Printable does the same for text that others write into what is told of callers.
 func Printable(s string, limit int) string { return printable(s, limit) }
+
+// shared is s where all who have the same text share it: there are many processes of one program.
+func shared(s string) string { return unique.Make(s).Value() }
 
 func plain(s string) bool {
 	for i := range len(s) {

@@ -73,6 +73,9 @@ func callerValue(who person) slog.Value {
 			slog.String("cgroup", who.Cgroup),
 		)
 	}
+	if who.ExecutableDeleted {
+		a = append(a, slog.Bool("exe_deleted", true))
+	}
 	if who.hasSocket() {
 		a = append(a,
 			slog.Int("uid", int(who.UID)),
@@ -87,7 +90,7 @@ func callerValue(who person) slog.Value {
 		a = append(a, slog.Time("started", who.Started.Round(time.Millisecond)))
 	}
 	if who.ContainerID != "" {
-		a = append(a, slog.String("container_id", who.ContainerID), slog.String("container_runtime", who.ContainerRuntime))
+		a = append(a, slog.String("container_id", who.ContainerID), slog.String("container_runtime", runtimeOf(who)))
 	}
 	if who.ambiguous {
 		a = append(a, slog.Bool("ambiguous", true))
@@ -99,15 +102,16 @@ func callerValue(who person) slog.Value {
 }
 
 type ancestor struct {
-	PID  int    `json:"pid"`
-	Comm string `json:"comm"`
-	Exe  string `json:"exe"`
+	PID    int    `json:"pid"`
+	Comm   string `json:"comm"`
+	Exe    string `json:"exe"`
+	Script string `json:"script,omitempty"`
 }
 
 func ancestors(chain []caller.Process) []ancestor {
 	list := make([]ancestor, len(chain))
 	for i, p := range chain {
-		list[i] = ancestor{p.PID, p.Comm, p.Executable}
+		list[i] = ancestor{p.PID, p.Comm, p.Executable, p.Script}
 	}
 	return list
 }

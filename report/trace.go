@@ -158,6 +158,9 @@ func callerAttributes(who person) []attribute.KeyValue {
 	if who.Executable != "" {
 		a = append(a, semconv.ProcessExecutablePath(who.Executable), semconv.ProcessExecutableName(path.Base(who.Executable)))
 	}
+	if who.ExecutableDeleted {
+		a = append(a, attribute.Bool("imds.caller.executable_deleted", true))
+	}
 	if len(who.Args) > 0 {
 		a = append(a, semconv.ProcessCommandArgs(who.Args...))
 	}
@@ -173,8 +176,8 @@ func callerAttributes(who person) []attribute.KeyValue {
 	if who.ContainerID != "" {
 		a = append(a, semconv.ContainerID(who.ContainerID))
 	}
-	if who.ContainerRuntime != "" {
-		a = append(a, semconv.ContainerRuntimeName(who.ContainerRuntime))
+	if runtime := runtimeOf(who); runtime != "" {
+		a = append(a, semconv.ContainerRuntimeName(runtime))
 	}
 	if who.ambiguous {
 		a = append(a, attribute.Bool("imds.caller.ambiguous", true))
@@ -194,8 +197,8 @@ func lineage(ancestors []caller.Process) string {
 			b.WriteString(" < ")
 		}
 		fmt.Fprintf(&b, "%d %s", p.PID, p.Comm)
-		if p.Executable != "" {
-			fmt.Fprintf(&b, " (%s)", p.Executable)
+		if runs := p.Runs(); runs != "" {
+			fmt.Fprintf(&b, " (%s)", runs)
 		}
 	}
 	return b.String()

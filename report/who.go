@@ -2,6 +2,7 @@ package report
 
 import (
 	"log/slog"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
@@ -63,10 +64,29 @@ func whoValues(who person) (a []slog.Attr) {
 		a = append(a, group("container", pairs{
 			{"name", c.Name}, {"image", c.Image.String()}, {"image_id", c.Image.ID},
 		})...)
-		a = append(a, podValues(c.Pod)...)
 		a = append(a, taskValues(c.Task)...)
 	}
+	a = append(a, podValues(podOf(who))...)
 	return append(a, group("owner", pairs{{"name", who.Owner.Name}, {"from", who.Owner.From}})...)
+}
+
+// runtimeOf is the container's runtime. The cgroup of a pod's container may not name it.
+func runtimeOf(who person) string {
+	if who.ContainerRuntime == "" && who.Container != nil {
+		return who.Container.Runtime
+	}
+	return who.ContainerRuntime
+}
+
+// podOf is the pod as far as it is known: by its UID alone, which the cgroup has, where no source told of it.
+func podOf(who person) *container.Pod {
+	if c := who.Container; c != nil && c.Pod != nil {
+		return c.Pod
+	}
+	if p := who.Place; p != nil && p.PodUID != "" {
+		return &container.Pod{UID: p.PodUID}
+	}
+	return nil
 }
 
 func podValues(p *container.Pod) []slog.Attr {
@@ -122,6 +142,9 @@ func whoAttributes(who person) []attribute.KeyValue {
 	if c := who.Container; c != nil {
 		a = append(a, containerAttributes(c)...)
 	}
+	if p := podOf(who); p != nil {
+		a = append(a, podAttributes(p)...)
+	}
 	return a
 }
 
@@ -137,12 +160,9 @@ func containerAttributes(c *container.Container) []attribute.KeyValue {
 	if c.Image.Digest != "" {
 		a = append(a, semconv.ContainerImageRepoDigests(c.Image.Name+"@"+c.Image.Digest))
 	}
-	if p := c.Pod; p != nil {
-		a = append(a, podAttributes(p)...)
-	}
 	if t := c.Task; t != nil {
 		a = append(a, pairs{
-			{string(semconv.AWSECSClusterARNKey), t.Cluster},
+			{string(semconv.AWSECSClusterARNKey), clusterARN(t)},
 			{string(semconv.AWSECSTaskARNKey), t.ARN},
 			{string(semconv.AWSECSTaskFamilyKey), t.Family},
 			{string(semconv.AWSECSTaskRevisionKey), t.Revision},
@@ -151,6 +171,18 @@ func containerAttributes(c *container.Container) []attribute.KeyValue {
 		}.span()...)
 	}
 	return a
+}
+
+// clusterARN is made of the name that ECS tells, and of the task's: a cluster is in its tasks' region and account.
+func clusterARN(t *container.Task) string {
+	if strings.HasPrefix(t.Cluster, "arn:") {
+		return t.Cluster
+	}
+	task := strings.SplitN(t.ARN, ":", 6) // arn:aws:ecs:<region>:<account>:task/…
+	if t.Cluster == "" || len(task) < 6 {
+		return ""
+	}
+	return strings.Join(task[:5], ":") + ":cluster/" + t.Cluster
 }
 
 // workloads are the attributes that name what made a pod.

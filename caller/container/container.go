@@ -24,6 +24,8 @@ type Container struct {
 	Task   *Task
 	// From names the sources that told of it, in the order of their weight.
 	From []string
+	// Partial says that a source has yet to look at the image: digest, pod and task may follow.
+	Partial bool
 }
 
 // Image is what a container was made of. What the source does not know is "".
@@ -107,6 +109,7 @@ func (c *Container) with(more *Container) *Container {
 	}
 	sum.Pod = sum.Pod.with(more.Pod)
 	sum.Task = sum.Task.with(more.Task)
+	sum.Partial = sum.Partial || more.Partial
 	sum.From = slices.Clip(sum.From)
 	for _, from := range more.From {
 		if !slices.Contains(sum.From, from) {

@@ -75,10 +75,17 @@ func BenchmarkLook(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				s, err := f.Look(b.Context(), c)
-				if err != nil || s.Missing != "" {
-					b.Fatal(s, err)
+				p, err := f.openProcess(c)
+				if err == nil {
+					err = p.hold()
 				}
+				if err != nil {
+					b.Fatal(err)
+				}
+				if s := f.look(b.Context(), p, false); s.Missing != "" {
+					b.Fatal(s)
+				}
+				p.close()
 				f.Close()
 			}
 			b.ReportMetric(float64((cpu()-before).Microseconds())/float64(b.N), "cpu-us/op")

@@ -256,7 +256,7 @@ func (f *Finder) work() {
 			id := p.id
 			if _, ok := f.recall(p); !ok {
 				ctx, cancel := context.WithTimeout(f.ctx, maxLook)
-				f.look(ctx, p)
+				f.look(ctx, p, false)
 				cancel()
 			}
 			p.close()
@@ -287,7 +287,7 @@ func (f *Finder) Look(ctx context.Context, c *caller.Caller) (*Software, error) 
 	found := make(chan *Software, 1)
 	go func() {
 		defer p.close()
-		found <- f.look(ctx, p)
+		found <- f.look(ctx, p, true)
 	}()
 	select {
 	case s := <-found:

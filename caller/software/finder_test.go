@@ -239,7 +239,7 @@ func TestEndsMidway(t *testing.T) {
 	}
 	_ = cmd.Process.Kill()
 	_, _ = cmd.Process.Wait()
-	s := f.look(t.Context(), p)
+	s := f.look(t.Context(), p, false)
 	if s.Package != dpkgSays(t, c.Executable) || len(s.Libraries) == 0 || s.Missing == "" {
 		t.Errorf("got %+v", s)
 	}

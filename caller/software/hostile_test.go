@@ -169,7 +169,7 @@ func TestHostileExecutable(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.id.exe.size = int64(len(text))
-		s := f.look(t.Context(), p)
+		s := f.look(t.Context(), p, false)
 		p.close()
 		if s.Program != (Program{}) || s.Script != dir+"/script" {
 			t.Errorf("%s: %+v", name, s)

@@ -21,7 +21,9 @@ var speakers = map[string][]string{
 	PyPI: {"boto", "boto3", "botocore", "aiobotocore", "awscli", "cloud-init", "ec2-metadata", "s3cmd", "salt"},
 	NPM: {
 		"aws-sdk",
+		"awscred",
 		"@aws-sdk/credential-provider-imds",
+		"@aws-sdk/credential-provider-node",
 		"@aws-sdk/ec2-metadata-service",
 		"@smithy/credential-provider-imds",
 	},

@@ -26,13 +26,17 @@ type look struct {
 }
 
 // look finds what p runs, and remembers it unless the process ended too soon for an answer.
-func (f *Finder) look(ctx context.Context, p *process) *Software {
+// Closely, also what takes longer.
+func (f *Finder) look(ctx context.Context, p *process, closely bool) *Software {
 	l := &look{
 		process: p,
 		finder:  f,
 		tree:    tree{p.root, newBudget(ctx, librariesBytes)},
 	}
 	varies := l.all(ctx)
+	if closely {
+		l.libraryOwners(tree{l.root, newBudget(ctx, packagesBytes)})
+	}
 	if l.found.Missing == "" || !p.ended() {
 		f.remember(p, &l.found, varies)
 	}

@@ -32,6 +32,29 @@ func (l *look) owners(t tree) {
 	l.found.ScriptPackage = l.ownerOf(t, n)
 }
 
+// maxOwned bounds the libraries whose packages are looked for.
+const maxOwned = 8
+
+// libraryOwners finds the packages that installed libraries came with.
+func (l *look) libraryOwners(t tree) {
+	for _, lib := range l.found.Libraries[:min(len(l.found.Libraries), maxOwned)] {
+		if lib.Certainty != Installed {
+			continue
+		}
+		n, err := t.walk(lib.Path)
+		if err != nil {
+			continue // it is no file by itself
+		}
+		n.close()
+		if p := l.ownerOf(t, n); p.Name != "" {
+			if l.found.LibraryPackages == nil {
+				l.found.LibraryPackages = map[string]Package{}
+			}
+			l.found.LibraryPackages[lib.Path] = p
+		}
+	}
+}
+
 // same finds the executable at its path, unless another file has taken its place: a package's new
 // version does not make the process that still runs the old one newer.
 func (l *look) same(t tree) (node, bool) {

@@ -94,6 +94,11 @@ func TestPython(t *testing.T) {
 		want = append(want, lib)
 	}
 	check(t, s, want...)
+	for _, lib := range want {
+		if got := s.LibraryPackages[lib.Path]; got != dpkgSays(t, lib.Path) {
+			t.Errorf("%s is of %+v", lib.Path, got)
+		}
+	}
 	if s.Package != dpkgSays(t, c.Executable) || s.Script != script || s.Missing != "" {
 		t.Errorf("got %+v", s)
 	}

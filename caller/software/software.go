@@ -60,6 +60,9 @@ type Software struct {
 	// Package owns the executable, ScriptPackage the script that it runs. They are empty for what came
 	// in another way, for a file that was replaced since, and where it could not be told.
 	Package, ScriptPackage Package
+	// LibraryPackages own installed libraries, by [Library.Path]. Only [Finder.Look] asks for them, whom no
+	// call waits for: each costs as much as the executable's.
+	LibraryPackages map[string]Package
 	// Script is the file that an interpreter runs, as far as its arguments tell.
 	Script string
 	// Missing says why there may be more than what was found; "" if all of it could be looked at.

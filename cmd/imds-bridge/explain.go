@@ -22,7 +22,7 @@ import (
 // How long explain waits for what a running bridge does not wait for.
 const (
 	sourcesPatience  = 2 * time.Second
-	imagePatience    = 300 * time.Millisecond // a container is known before its image is
+	imagePatience    = time.Second // a container is known before its image is
 	softwarePatience = 3 * time.Second
 )
 
@@ -59,7 +59,7 @@ is wrong.`,
     script           /srv/report.py                         ← its arguments
     started by       cron /srv/report.py, process 5121      ← its ancestors
     …
-    library          boto 2.49.0 (pypi, installed)          ← /usr/lib/python3/dist-packages/boto-2.49.0.egg-info
+    library          boto 2.49.0 (pypi, installed)          ← …/boto-2.49.0.egg-info, of python3-boto 2.49.0-4.1
     owner            finance                                ← file: script /srv/report.py
     calls            4 v1, 0 v2, 0 for a token; the last …  ← the running bridge
     client           Boto 2 2.49.0, certain; speaks v2: no  ← library
@@ -191,7 +191,7 @@ func (e *explainer) process(ctx context.Context, c *caller.Caller) explained {
 		began := time.Now()
 		e.await(ctx, func() bool {
 			known := e.containers.Get(id, pod)
-			return known == nil || known.Image.ID != "" || time.Since(began) > imagePatience
+			return known == nil || !known.Partial || time.Since(began) > imagePatience
 		})
 	}
 	var lookErr error

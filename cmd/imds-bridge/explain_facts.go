@@ -100,7 +100,11 @@ func (f *facts) script(p caller.Program) {
 func (f *facts) starter(c *caller.Caller) {
 	lineage := make([]string, len(c.Ancestors))
 	for i, p := range c.Ancestors {
-		lineage[i] = fmt.Sprintf("%s (%d)", p.Comm, p.PID)
+		name := p.Comm
+		if runs := p.Runs(); runs != p.Executable {
+			name = runs
+		}
+		lineage[i] = fmt.Sprintf("%s (%d)", name, p.PID)
 	}
 	by, text := c.Starter, ""
 	if by.Kind != "" {
@@ -147,11 +151,14 @@ func (f *facts) container(c *caller.Caller, known *container.Container) {
 	id, pod := containerOf(c)
 	switch {
 	case c.ContainerID != "":
-		text := c.ContainerID
-		if c.ContainerRuntime != "" {
+		text, from := c.ContainerID, "its cgroup"
+		switch {
+		case c.ContainerRuntime != "":
 			text += " of " + c.ContainerRuntime
+		case known != nil && known.Runtime != "":
+			text += " of " + known.Runtime
+			from += ", and " + strings.Join(known.From, ", ")
 		}
-		from := "its cgroup"
 		if c.Place != nil && c.Place.Delegated {
 			from += ", below one that somebody else may write: its word alone"
 		}
@@ -238,7 +245,11 @@ func (f *facts) software(s *software.Software, lookErr error, off bool) {
 		f.add("program", strings.TrimSpace(p.Name+" "+p.Version), from)
 	}
 	for _, l := range s.Libraries {
-		f.add("library", fmt.Sprintf("%s (%s, %s)", strings.TrimSpace(l.Name+" "+l.Version), l.Ecosystem, l.Certainty), l.Path)
+		from := l.Path
+		if p, ok := s.LibraryPackages[l.Path]; ok {
+			from += ", of " + strings.TrimSpace(p.Name+" "+p.Version)
+		}
+		f.add("library", fmt.Sprintf("%s (%s, %s)", strings.TrimSpace(l.Name+" "+l.Version), l.Ecosystem, l.Certainty), from)
 	}
 	switch {
 	case len(s.Libraries) == 0 && s.Missing == "":

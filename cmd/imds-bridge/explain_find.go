@@ -57,13 +57,22 @@ func byID(all []inhabited, what string) (found []inhabited) {
 	return found
 }
 
-// byName asks the sources what the containers are called that have processes.
+// byName asks the sources what the containers are called that have processes. What holds a pod has its name
+// too, and is meant where nothing else of the pod runs.
 func (e *explainer) byName(ctx context.Context, all []inhabited, what string) (found []inhabited) {
 	e.await(ctx, e.allTold)
+	var holding []inhabited
 	for _, c := range all {
-		if known := e.containers.Get(c.id, c.pod); known != nil && slices.Contains(namesOf(known), what) {
+		switch known := e.containers.Get(c.id, c.pod); {
+		case known == nil || !slices.Contains(namesOf(known), what):
+		case known.Pod != nil && known.Pod.Container == "" && known.Name != what:
+			holding = append(holding, c)
+		default:
 			found = append(found, c)
 		}
+	}
+	if len(found) == 0 {
+		return holding
 	}
 	return found
 }

@@ -82,7 +82,7 @@ func TestExplainAScriptOfAnotherUser(t *testing.T) {
 	for _, f := range list {
 		text[f.Name] += f.Value + "\n"
 	}
-	if !strings.Contains(text["library"], "boto 2.49") || !strings.HasPrefix(text["package"], "python3.") || !strings.HasPrefix(text["ancestors"], fmt.Sprintf("sh (%d) < ", cmd.Process.Pid)) {
+	if !strings.Contains(text["library"], "boto 2.49") || !strings.HasPrefix(text["package"], "python3.") || !strings.HasPrefix(text["ancestors"], fmt.Sprintf("%s (%d) < ", job, cmd.Process.Pid)) {
 		t.Errorf("%s", out)
 	}
 	if strings.Contains(out, "hunter2") || strings.Contains(out, "do-not-show") {

@@ -59,7 +59,10 @@ func TestExplainFacts(t *testing.T) {
 	runs := &software.Software{
 		Libraries: []software.Library{{Ecosystem: software.PyPI, Name: "boto", Version: "2.49.0", Certainty: software.Installed, Path: "/usr/lib/boto.dist-info"}},
 		Package:   software.Package{Manager: "dpkg", Name: "python3.11", Version: "3.11.2-6"},
-		Missing:   "too many files",
+		LibraryPackages: map[string]software.Package{
+			"/usr/lib/boto.dist-info": {Manager: "dpkg", Name: "python3-boto", Version: "2.49.0-4.1"},
+		},
+		Missing: "too many files",
 	}
 	f := facts{pid: 7}
 	f.process(c)
@@ -82,7 +85,7 @@ func TestExplainFacts(t *testing.T) {
 		{"pod", "shop/web-1", "docker, cri"},
 		{"workload", "Deployment web", "docker, cri"},
 		{"task definition", "web:3", "docker, cri"},
-		{"library", "boto 2.49.0 (pypi, installed)", "/usr/lib/boto.dist-info"},
+		{"library", "boto 2.49.0 (pypi, installed)", "/usr/lib/boto.dist-info, of python3-boto 2.49.0-4.1"},
 		{"package", "python3.11 3.11.2-6", "dpkg, which has its executable"},
 		{"owner", "checkout", "pod.label:team"},
 		{"service", "web", "pod.workload"},

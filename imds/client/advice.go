@@ -96,7 +96,7 @@ func (c Client) keepV2(s Seen) Advice {
 	}
 	return Advice{
 		Code: DisableV1, Link: settings,
-		Text: "speaks v2 already: AWS_EC2_METADATA_V1_DISABLED=true keeps it (in late releases) from falling back to v1",
+		Text: "speaks v2 already: AWS_EC2_METADATA_V1_DISABLED=true keeps it (in releases from 2024 on) from falling back to v1",
 	}
 }
 
@@ -127,7 +127,7 @@ func (c Client) unexplained(s Seen) Advice {
 	}
 	a := Advice{Code: FixToken, Link: settings, Text: name + " speaks v2 and seems to have fallen back to v1 some time ago: restart it"}
 	if c.canDisableV1() {
-		a.Text += " with AWS_EC2_METADATA_V1_DISABLED=true"
+		a.Text += ", with AWS_EC2_METADATA_V1_DISABLED=true (releases from 2024 on)"
 	}
 	return a
 }

@@ -55,7 +55,7 @@ func TestAdvise(t *testing.T) {
 		{"slow token", Evidence{UserAgent: "aws-sdk-go/1.44.0"}, slow, FixToken, "within a second"},
 		{"refused token", Evidence{UserAgent: "aws-sdk-go/1.44.0"}, refused, FixToken, "refused"},
 		{"v2 and v1 in one process", Evidence{UserAgent: "aws-sdk-go/1.44.0"}, granted, NotKnown, "something else in the same process"},
-		{"fell back before", Evidence{UserAgent: "aws-sdk-go/1.44.0"}, v1, FixToken, "restart it with AWS_EC2_METADATA_V1_DISABLED=true"},
+		{"fell back before", Evidence{UserAgent: "aws-sdk-go/1.44.0"}, v1, FixToken, "restart it, with AWS_EC2_METADATA_V1_DISABLED=true (releases from 2024 on)"},
 		{"fell back before, in a container", Evidence{UserAgent: "aws-sdk-go/1.44.0"}, container, RaiseHops, "HttpPutResponseHopLimit"},
 		{"a tool fell back before", Evidence{UserAgent: "s3fs/1.91"}, v1, FixToken, "restart it"},
 		{"v2", Evidence{UserAgent: "aws-sdk-go/1.44.0"}, v2, DisableV1, "AWS_EC2_METADATA_V1_DISABLED=true"},

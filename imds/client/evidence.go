@@ -1,6 +1,10 @@
 package client
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/imds-bridge/imds-bridge/imds"
+)
 
 // Ecosystems that a [Library] can come from.
 const (
@@ -29,8 +33,10 @@ type Package struct {
 // may be unknown, and most of it is what others chose: nothing of it is trusted to be short or
 // printable.
 //
-// Method, path and the other headers are not asked: they tell no client from another.
+// Path and the other headers are not asked: they tell no client from another.
 type Evidence struct {
+	// Kind of the call, 0 if it is not known: what fetches or sends a token is no client that knows v1 alone.
+	Kind      imds.Kind
 	UserAgent string
 	// Executable is a path or a base name, as the process sees it.
 	Executable string

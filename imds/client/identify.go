@@ -1,6 +1,10 @@
 package client
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/imds-bridge/imds-bridge/imds"
+)
 
 // Bounds of what is looked at.
 const (
@@ -74,6 +78,9 @@ func (s *search) readLibraries() {
 			continue
 		}
 		version := table.moduleVersion(row, l)
+		if s.isV2() && row.speaks(version) == No {
+			continue // it did not make this call
+		}
 		if known := s.loadedAs(row); known == nil {
 			s.loaded[s.loadedCount] = loadedRow{row, version}
 			s.loadedCount++
@@ -82,6 +89,9 @@ func (s *search) readLibraries() {
 		}
 	}
 }
+
+// isV2 tells a call that no client makes which knows v1 alone.
+func (s *search) isV2() bool { return s.Kind == imds.V2 || s.Kind == imds.TokenRequest }
 
 func (s *search) loadedAs(row *Row) *loadedRow {
 	for i := range s.loaded[:s.loadedCount] {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/imds-bridge/imds-bridge/imds"
 )
 
 // The User-Agents are those that clients were seen to send; see the sources in the table.
@@ -43,6 +45,16 @@ func TestIdentify(t *testing.T) {
 			Client{Name: "boto3", Kind: SDK, Version: "1.9.253", Confidence: Certain, From: FromUserAgent | FromLibrary, SDK: "botocore", SDKVersion: "1.12.253"}},
 		{"Boto 2 says Python-urllib", Evidence{UserAgent: "Python-urllib/2.7", Executable: "/usr/bin/python2.7", Libraries: []Library{{PyPI, "boto", "2.49.0"}, botocore}},
 			Client{Name: "boto2", Kind: SDK, Version: "2.49.0", Confidence: Certain, From: FromLibrary}},
+		{"a token is none of Boto 2's", Evidence{Kind: imds.TokenRequest, UserAgent: "Python-urllib/3.11", Executable: python, Libraries: []Library{{PyPI, "boto", "2.49.0"}}},
+			Client{Name: "python-urllib", Kind: HTTP, Confidence: Likely, From: FromUserAgent | FromExecutable}},
+		{"of two SDKs without a User-Agent, the one that knows tokens", Evidence{Kind: imds.V2, Executable: node, Libraries: []Library{{NPM, "aws-sdk", "2.400.0"}, {NPM, "@aws-sdk/credential-provider-node", "3.972.97"}}},
+			Client{Name: "aws-sdk-js-v3", Kind: SDK, Version: "3.972.97", Confidence: Certain, From: FromLibrary}},
+		{"ec2metadata beside Boto 2", Evidence{Kind: imds.V2, UserAgent: "Python-urllib/3.11", Executable: python, Script: "/usr/bin/ec2metadata", Libraries: []Library{{PyPI, "boto", "2.49.0"}}, Package: Package{"cloud-guest-utils", "0.33-1"}},
+			Client{Name: "ec2metadata", Kind: Tool, Version: "0.33-1", Confidence: Certain, From: FromScript | FromPackage}},
+		{"restic by MinIO's client", Evidence{Kind: imds.V2, UserAgent: "Go-http-client/1.1", Executable: "/usr/bin/x", Script: "github.com/restic/restic", Libraries: []Library{{Go, "github.com/restic/restic", "v0.16.0"}, {Go, "github.com/minio/minio-go/v7", "v7.0.61"}}},
+			Client{Name: "restic", Kind: Tool, Version: "0.16.0", Confidence: Certain, From: FromLibrary, SDK: "minio-go", SDKVersion: "7.0.61"}},
+		{"wget of byobu", Evidence{Kind: imds.V1, UserAgent: "Wget/1.21.3", Executable: "/usr/bin/wget", Parents: []string{"/usr/bin/timeout", "/usr/bin/byobu-status"}, Package: Package{"wget", "1.21.3-1"}},
+			Client{Name: "byobu", Kind: Tool, Confidence: Guess, From: FromParent}},
 		{"Python-urllib without Boto 2", Evidence{UserAgent: "Python-urllib/3.9", Executable: python},
 			Client{Name: "python-urllib", Kind: HTTP, Confidence: Likely, From: FromUserAgent | FromExecutable}},
 		{"requests beside botocore", Evidence{UserAgent: "python-requests/2.28.1", Executable: python, Libraries: []Library{botocore}},

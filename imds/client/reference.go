@@ -114,5 +114,5 @@ and where that is known from. What no public source says is shown as unknown.
   User-Agent fits the executable, ` + "`claimed`" + ` by the User-Agent alone, ` + "`guess`" + ` by a name or interpreter alone.
 - SDKs with a minimum from AWS's own list fall back to IMDSv1 when they get no token.
   ` + "`AWS_EC2_METADATA_V1_DISABLED=true`" + ` [keeps them from it](` + settings + `)
-  in late releases.
+  in releases from 2024 on.
 `

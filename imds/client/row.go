@@ -68,7 +68,8 @@ type Row struct {
 	Setting string
 	// Relays: what it asks for is what others asked it.
 	Relays bool
-	// NoFallback: AWS_EC2_METADATA_V1_DISABLED=true keeps it from falling back to v1.
+	// NoFallback: AWS_EC2_METADATA_V1_DISABLED=true keeps it from falling back to v1, in releases from
+	// 2024 on. SDKs learnt it from October 2023 (Go) to January 2024 (Java 2.x).
 	NoFallback bool
 
 	// Fix is one line, where the support does not say it all. Replace: it names another program.

@@ -1,5 +1,7 @@
 package client
 
+const minioGo = "minio-go"
+
 const (
 	minimums = "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/use-a-supported-sdk-version-for-imdsv2.html"
 	settings = "https://docs.aws.amazon.com/sdkref/latest/guide/feature-imds-credentials.html"
@@ -92,6 +94,7 @@ var sdks = []Row{
 		Modules: []Module{
 			{Ecosystem: NPM, Name: "@aws-sdk/credential-provider-imds"},
 			{Ecosystem: NPM, Name: "@aws-sdk/credential-provider-node"},
+			{Ecosystem: NPM, Name: "@aws-sdk/ec2-metadata-service"},
 			{Ecosystem: NPM, Name: "@smithy/credential-provider-imds", NoVersion: true},
 		},
 		Family: "node", Support: Always, NoFallback: true, Link: settings, Source: settings,
@@ -145,13 +148,13 @@ var sdks = []Row{
 	{
 		Name: "aws-sdk-kotlin", Kind: SDK, Title: "AWS SDK for Kotlin",
 		Products: []Product{{Name: "aws-sdk-kotlin"}}, Modules: []Module{{Ecosystem: Maven, Name: "aws.sdk.kotlin:aws-core"}}, Family: "java",
-		Support: Always, Link: settings, Source: settings,
+		Support: Always, Link: settings, Source: settings, Note: "It never falls back to v1.",
 		Example: "aws-sdk-kotlin/1.0.30 ua/2.0 os/linux lang/kotlin#1.9.10",
 	},
 	{
 		Name: "aws-sdk-swift", Kind: SDK, Title: "AWS SDK for Swift",
 		Products: []Product{{Name: "aws-sdk-swift"}}, Family: "native",
-		Support: Always, Link: settings, Source: settings,
+		Support: Always, NoFallback: true, Link: settings, Source: settings,
 		Example: "aws-sdk-swift/1.0.0 ua/2.1 os/linux lang/swift#5.9",
 	},
 	{
@@ -164,6 +167,20 @@ var sdks = []Row{
 		Modules: []Module{{Ecosystem: Maven, Name: "jets3t"}}, Family: "java",
 		Support: Never, Replace: true, Fix: "replace JetS3t by the AWS SDK for Java 2.x: no release of it speaks v2",
 		Link: "https://docs.aws.amazon.com/sdk-for-java/latest/developer-guide/home.html", Source: "https://github.com/mondain/jets3t/issues/21",
+	},
+	{
+		Name: minioGo, Kind: SDK, Title: "MinIO's client for Go",
+		Also: []string{"go-http-client"}, Modules: []Module{{Ecosystem: Go, Name: "github.com/minio/minio-go"}},
+		Family: "native", Support: Since, First: "7.0.13",
+		Link: "https://github.com/minio/minio-go/releases", Source: "https://github.com/minio/minio-go/pull/1507",
+		Note: "Derived: 7.0.11 learnt it (#1489), 7.0.12 cannot (restic/restic#3538), #1507 is the fix after it.",
+	},
+	{
+		Name: "awscred", Kind: SDK, Title: "awscred",
+		Also: []string{""}, Modules: []Module{{Ecosystem: NPM, Name: "awscred"}}, Family: "node",
+		Support: Never, Replace: true, Fix: "replace awscred by @aws-sdk/credential-providers: no release of it speaks v2",
+		Link: "https://docs.aws.amazon.com/sdk-for-javascript/v3/developer-guide/setting-credentials-node.html", Source: "https://github.com/mhart/awscred",
+		Note: "Its calls carry no User-Agent.",
 	},
 	{
 		Name: "newrelic-go", Kind: SDK, Title: "New Relic Go agent",

@@ -19,8 +19,8 @@ var tools = []Row{
 	},
 	{
 		Name: "s3fs", Kind: Tool, Title: "s3fs", Products: []Product{{Name: "s3fs"}}, Executables: []string{"s3fs"}, Packages: []string{"s3fs", "s3fs-fuse"}, Family: "native",
-		Support: Since, First: "1.91", Link: "https://github.com/s3fs-fuse/s3fs-fuse/releases", Source: "https://github.com/s3fs-fuse/s3fs-fuse/blob/master/ChangeLog",
-		Note:    "1.88 can (#1462), but not with iam_role=auto (#1760). `imdsv1only` switches v2 off.",
+		Support: Since, First: "1.91", AtMost: true, Link: "https://github.com/s3fs-fuse/s3fs-fuse/releases", Source: "https://github.com/s3fs-fuse/s3fs-fuse/blob/master/ChangeLog",
+		Note:    "1.88 can (#1462), but looks for the role by v1 with iam_role=auto (#1760). `imdsv1only` switches v2 off.",
 		Example: "s3fs/1.90 (commit hash 9d1552a; OpenSSL)",
 	},
 	{
@@ -31,6 +31,23 @@ var tools = []Row{
 	{
 		Name: "s3cmd", Kind: Tool, Title: "s3cmd", Scripts: []string{"s3cmd"}, Packages: []string{"s3cmd"}, Modules: []Module{{Ecosystem: PyPI, Name: "s3cmd"}}, Family: "python",
 		Support: Since, First: "2.3.0", Link: "https://s3tools.org/s3cmd", Source: "https://github.com/s3tools/s3cmd/issues/1272",
+	},
+	{
+		Name: "restic", Kind: Tool, Title: "restic", Executables: []string{"restic"}, Packages: []string{"restic"},
+		Modules: []Module{{Ecosystem: Go, Name: "github.com/restic/restic"}}, Family: "native", On: []string{minioGo}, Support: Since, First: "0.14.0", AtMost: true,
+		Link: "https://github.com/restic/restic/releases", Source: "https://github.com/restic/restic/issues/3965",
+		Note: "0.12.1 cannot; 0.14.0, as Debian has it, fetches a token.",
+	},
+	{
+		Name: "ec2metadata", Kind: Tool, Title: "ec2metadata of cloud-utils", Scripts: []string{"ec2metadata"}, Packages: []string{"cloud-guest-utils", "cloud-utils"}, Family: "python",
+		Support: Since, First: "0.33", AtMost: true, Link: "https://github.com/canonical/cloud-utils",
+		Source: "https://bugs.debian.org/952563", Note: "Debian's can from 0.31-2 on.",
+	},
+	{
+		Name: "byobu", Kind: Tool, Title: "Byobu", Scripts: []string{"byobu-status"}, Packages: []string{"byobu"}, Family: "shell",
+		Support: Never, Fix: "take hostname and ip_address out of Byobu's status (byobu-config): they ask by wget, without a token",
+		Link: "https://www.byobu.org/documentation", Source: "https://github.com/dustinkirkland/byobu/blob/master/usr/lib/byobu/hostname",
+		Note: "A shell script: its calls are wget's.",
 	},
 	{
 		Name: "mountpoint-s3", Kind: Tool, Title: "Mountpoint for Amazon S3", Products: []Product{{Name: "mountpoint-s3"}}, Executables: []string{"mount-s3"}, Packages: []string{"mount-s3"},

@@ -15,12 +15,13 @@ import (
 	"time"
 
 	"github.com/imds-bridge/imds-bridge/caller/container"
+	"github.com/imds-bridge/imds-bridge/caller/container/containertest"
 )
 
 func TestRealContainerd(t *testing.T) {
 	t.Parallel()
 	d := startContainerd(t)
-	shop := d.runPod(t, "web-1", "shop", "11111111-1111-1111-1111-111111111111", map[string]string{"app.kubernetes.io/name": "web"}, nil)
+	shop := d.RunPod(t, "web-1", "shop", "11111111-1111-1111-1111-111111111111", map[string]string{"app.kubernetes.io/name": "web"}, nil)
 	before := d.run(t, shop, "before", "1h")
 	s := d.source()
 	directory := container.Open(slog.New(slog.DiscardHandler), s)
@@ -34,12 +35,12 @@ func TestRealContainerd(t *testing.T) {
 		if c.Pod.Labels["app.kubernetes.io/name"] != "web" {
 			t.Errorf("%+v", c.Pod)
 		}
-		if c := l.await(t, shop.id, false); c.Name != "POD" || c.Pod.Name != "web-1" || c.Pod.Container != "" {
+		if c := l.await(t, shop.ID, false); c.Name != "POD" || c.Pod.Name != "web-1" || c.Pod.Container != "" {
 			t.Errorf("%+v", c)
 		}
 	})
 	t.Run("two pods with the host's network", func(t *testing.T) {
-		bank := d.runPod(t, "ledger-1", "bank", "22222222-2222-2222-2222-222222222222", map[string]string{"team": "money"}, nil)
+		bank := d.RunPod(t, "ledger-1", "bank", "22222222-2222-2222-2222-222222222222", map[string]string{"team": "money"}, nil)
 		web, ledger := d.run(t, shop, "web", "1h"), d.run(t, bank, "ledger", "1h")
 		checkReal(t, l.await(t, web, false), "web", shop)
 		checkReal(t, l.await(t, ledger, false), "ledger", bank)
@@ -47,7 +48,7 @@ func TestRealContainerd(t *testing.T) {
 	t.Run("lives for 50 ms", func(t *testing.T) {
 		id := d.run(t, shop, "short", "50ms")
 		checkReal(t, l.await(t, id, true), "short", shop)
-		d.remove(t, id)
+		d.Remove(t, id)
 		if c := directory.Get(id, ""); c == nil {
 			t.Error("not known")
 		} else {
@@ -58,7 +59,7 @@ func TestRealContainerd(t *testing.T) {
 		}
 	})
 	t.Run("hostile annotations", func(t *testing.T) {
-		evil := d.runPod(t, "evil", "shop", "33333333-3333-3333-3333-333333333333", nil, map[string]string{
+		evil := d.RunPod(t, "evil", "shop", "33333333-3333-3333-3333-333333333333", nil, map[string]string{
 			"evil\x1b[2J": "\x1b]0;owned\a\nlevel=ERROR", "long": strings.Repeat("x", 100<<10), lastApplied: `{"env":"hunter2"}`})
 		c := l.await(t, d.run(t, evil, "evil", "1h"), false)
 		checkReal(t, c, "evil", evil)
@@ -71,34 +72,34 @@ func TestRealContainerd(t *testing.T) {
 func TestRealContainerdThatHangsAndRestarts(t *testing.T) {
 	t.Parallel()
 	d := startContainerd(t)
-	p := d.runPod(t, "web-1", "shop", "44444444-4444-4444-4444-444444444444", nil, nil)
+	p := d.RunPod(t, "web-1", "shop", "44444444-4444-4444-4444-444444444444", nil, nil)
 	id := d.run(t, p, "web", "1h")
-	impatient := newSource(slog.New(slog.DiscardHandler), d.socket,
+	impatient := newSource(slog.New(slog.DiscardHandler), d.Socket,
 		pace{patience: 3 * time.Second, pulse: 300 * time.Millisecond, soon: 300 * time.Millisecond, lists: time.Second})
 	directory := container.Open(slog.New(slog.DiscardHandler), impatient)
 	defer directory.Close()
 	ready := func() bool { return directory.States()[0].Ready }
 	await(t, "containerd is watched", ready)
-	if err := d.signal(syscall.SIGSTOP); err != nil {
+	if err := d.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	await(t, "that it hangs is noticed", func() bool { return !ready() })
-	if err := directory.States()[0].Error; err == nil || !strings.Contains(err.Error(), "no answer from "+d.socket) {
+	if err := directory.States()[0].Error; err == nil || !strings.Contains(err.Error(), "no answer from "+d.Socket) {
 		t.Error(err)
 	}
-	if err := d.signal(syscall.SIGCONT); err != nil {
+	if err := d.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	await(t, "it is watched again", ready)
-	d.stop()
+	d.Stop()
 	await(t, "its end is noticed", func() bool { return !ready() })
 	if c := directory.Get(id, ""); c == nil || c.Name != "web" {
 		t.Errorf("%+v", c)
 	}
-	d.start()
+	d.Start()
 	await(t, "the next one is watched", ready)
 	// The shims had their sockets in the mount namespace of the first containerd, so the first pod has ended.
-	other := d.runPod(t, "web-2", "shop", "55555555-5555-5555-5555-555555555555", nil, nil)
+	other := d.RunPod(t, "web-2", "shop", "55555555-5555-5555-5555-555555555555", nil, nil)
 	next := d.run(t, other, "next", "1h")
 	await(t, "its container is known", func() bool { c := directory.Get(next, ""); return c != nil && c.Pod != nil })
 	checkReal(t, directory.Get(next, ""), "next", other)
@@ -127,14 +128,14 @@ func TestDenied(t *testing.T) {
 	}
 }
 
-// checkReal checks what is known of a container of image1.
-func checkReal(t *testing.T, c *container.Container, name string, of *pod) {
+// checkReal checks what is known of a container of the image.
+func checkReal(t *testing.T, c *container.Container, name string, of *containertest.Pod) {
 	t.Helper()
-	m := of.config.Metadata
+	m := of.Config.Metadata
 	if c.Runtime != "containerd" || c.Name != name || fmt.Sprint(c.From) != "[cri]" {
 		t.Errorf("%+v", c)
 	}
-	if i := c.Image; i.Name != "registry.test/shop/sleep" || i.Tag != "1" || !strings.HasPrefix(i.Digest, "sha256:") || !strings.HasPrefix(i.ID, "sha256:") {
+	if i := c.Image; i.Name != "registry.test/shop/programs" || i.Tag != "1" || !strings.HasPrefix(i.Digest, "sha256:") || !strings.HasPrefix(i.ID, "sha256:") {
 		t.Errorf("%+v", i)
 	}
 	if p := c.Pod; p == nil || p.Name != m.Name || p.Namespace != m.Namespace || p.UID != m.Uid || p.Container != name || !p.HostNetwork {

@@ -47,6 +47,13 @@ type state struct {
 	gone    bool
 }
 
+// container is what is told of it.
+func (s *state) container() *container.Container {
+	c := complete(s.sketch, s.image)
+	c.Partial = !s.looked
+	return c
+}
+
 // Watch implements [container.Source]. It tells at once what a list and events tell, and again when
 // it knows the image.
 func (s *Source) Watch(ctx context.Context, told container.Listener) error {
@@ -173,7 +180,7 @@ func (w *watch) here(f facts) {
 		s.sketch = named(s.sketch, container.Clean(&container.Container{Name: f.name}).Name)
 	}
 	s.gone = false
-	w.told.Here(complete(s.sketch, s.image))
+	w.told.Here(s.container())
 	w.ask(f.id, s)
 }
 
@@ -262,7 +269,7 @@ func (w *watch) complete(ctx context.Context, id string, s *state) error {
 		sketch = named(sketch, now)
 	}
 	s.sketch, s.imageID, s.image, s.looked = sketch, imageID, i, err == nil
-	w.told.Here(complete(s.sketch, s.image))
+	w.told.Here(s.container())
 	if s.gone {
 		w.told.Gone(id)
 	}

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/imds-bridge/imds-bridge/caller"
@@ -105,7 +106,7 @@ func (c *client) open(ctx context.Context, path string, query url.Values, accept
 	request.Header.Set("Authorization", "Bearer "+string(bytes.TrimSpace(token)))
 	answer, err := c.transport.RoundTrip(request) // an http.Client would follow redirections
 	if err != nil {
-		return nil, c.inTime(ctx, err)
+		return nil, c.explain(ctx, err)
 	}
 	if answer.StatusCode == http.StatusOK {
 		return answer.Body, nil
@@ -126,11 +127,15 @@ func (c *client) refusal(status int, text []byte) error {
 	return e
 }
 
-// inTime says in our words that the server took too long.
-func (c *client) inTime(ctx context.Context, err error) error {
+// explain says in our words that the server took too long, or is down. It does not say that there is none,
+// as a refused connection would of another source: a node has an API server.
+func (c *client) explain(ctx context.Context, err error) error {
 	var slow net.Error
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.As(err, &slow) && slow.Timeout() {
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.As(err, &slow) && slow.Timeout():
 		return fmt.Errorf("no answer from %s in time", c.server.Host)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%s refuses connections: is the API server running?", c.server.Host)
 	}
 	return err
 }

@@ -159,7 +159,7 @@ func (w *watch) ownerOf(ctx context.Context, q question) (container.Workload, er
 		err = json.Unmarshal(text, &found)
 	}
 	if err != nil {
-		return itself, fmt.Errorf("GET %s: %w", caller.Printable(q.path(), 256), w.inTime(ctx, err))
+		return itself, fmt.Errorf("GET %s: %w", caller.Printable(q.path(), 256), w.explain(ctx, err))
 	}
 	made := found.Metadata.owner()
 	if found.Metadata.UID != q.uid || made.Kind == "" {

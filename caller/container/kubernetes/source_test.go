@@ -1,11 +1,13 @@
 package kubernetes
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -176,6 +178,18 @@ func TestHostileServer(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// That there is no API server at the moment is worth a warning, as where there never was one of another
+// source it is not.
+func TestServerIsDown(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	f.server.Close()
+	_, end := watched(t, f.source(io.Discard))
+	if err := end(); err == nil || !strings.Contains(err.Error(), "refuses connections: is the API server running?") || errors.Is(err, syscall.ECONNREFUSED) {
+		t.Error(err)
 	}
 }
 

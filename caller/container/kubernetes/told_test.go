@@ -88,14 +88,3 @@ func (l *told) awaitReady(t *testing.T) {
 	t.Helper()
 	l.await(t, "ready", func() bool { return l.ready > 0 })
 }
-
-// inPod returns the living containers of a pod, by name.
-func (l *told) inPod(name string) map[string]*container.Container {
-	found := make(map[string]*container.Container)
-	for id, c := range l.here {
-		if c.Pod.Name == name && !l.gone[id] {
-			found[c.Pod.Container] = c
-		}
-	}
-	return found
-}

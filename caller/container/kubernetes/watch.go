@@ -119,7 +119,7 @@ func (w *watch) list(ctx context.Context, version string) (string, error) {
 		err = fmt.Errorf("the answer is longer than %d bytes", w.maxList)
 	}
 	if err != nil {
-		return "", w.because("list", w.inTime(ctx, err))
+		return "", w.because("list", w.explain(ctx, err))
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -228,7 +228,7 @@ func (w *watch) follow(ctx context.Context, version string) (string, error) {
 		}
 	}
 	if err := lines.Err(); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) { // is how a server ends that restarts
-		return "", w.because("watch", w.inTime(ctx, err))
+		return "", w.because("watch", w.explain(ctx, err))
 	}
 	return version, nil
 }

@@ -1,8 +1,12 @@
-//go:build record
+//go:build kubernetes
 
 package kubernetes
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/imds-bridge/imds-bridge/caller/container/kubernetes/clustertest"
+)
 
 // The objects that controllers, schedulers and the kubelet of node-1 would make.
 
@@ -13,16 +17,16 @@ const (
 )
 
 // prepare makes what pods need, and the accounts that the source is run as.
-func (c *cluster) prepare() {
-	c.do(http.MethodPost, "/api/v1/nodes", object{"metadata": object{"name": "node-1"}})
+func (c cluster) prepare() {
+	c.Do(http.MethodPost, "/api/v1/nodes", object{"metadata": object{"name": "node-1"}})
 	for _, namespace := range []string{"shop", "imds-bridge"} {
-		c.do(http.MethodPost, "/api/v1/namespaces", object{"metadata": object{"name": namespace}})
+		c.Do(http.MethodPost, "/api/v1/namespaces", object{"metadata": object{"name": namespace}})
 	}
 	for _, account := range []string{"default", "web"} {
-		c.do(http.MethodPost, core+"serviceaccounts", object{"metadata": object{"name": account}})
+		c.Do(http.MethodPost, core+"serviceaccounts", object{"metadata": object{"name": account}})
 	}
 	for _, account := range []string{"imds-bridge", "pods-only", "denied"} {
-		c.do(http.MethodPost, "/api/v1/namespaces/imds-bridge/serviceaccounts", object{"metadata": object{"name": account}})
+		c.Do(http.MethodPost, "/api/v1/namespaces/imds-bridge/serviceaccounts", object{"metadata": object{"name": account}})
 	}
 	pods := object{"apiGroups": []string{""}, "resources": []string{"pods"}, "verbs": []string{"list", "watch"}}
 	c.grant("pods-only", pods)
@@ -32,37 +36,37 @@ func (c *cluster) prepare() {
 }
 
 // grant gives an account a role of its own.
-func (c *cluster) grant(account string, rules ...object) {
+func (c cluster) grant(account string, rules ...object) {
 	const path = "/apis/rbac.authorization.k8s.io/v1/"
-	c.do(http.MethodPost, path+"clusterroles", object{"metadata": object{"name": account}, "rules": rules})
-	c.do(http.MethodPost, path+"clusterrolebindings", object{
+	c.Do(http.MethodPost, path+"clusterroles", object{"metadata": object{"name": account}, "rules": rules})
+	c.Do(http.MethodPost, path+"clusterrolebindings", object{
 		"metadata": object{"name": account},
 		"roleRef":  object{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": account},
 		"subjects": []object{{"kind": "ServiceAccount", "name": account, "namespace": "imds-bridge"}},
 	})
 }
 
-func (c *cluster) make(path string, body object) metadata {
-	made, _ := c.do(http.MethodPost, path, body)
+func (c cluster) make(path string, body object) clustertest.Metadata {
+	made, _ := c.Do(http.MethodPost, path, body)
 	return made
 }
 
-func ownedBy(version, kind string, made metadata) []object {
+func ownedBy(version, kind string, made clustertest.Metadata) []object {
 	return []object{{"apiVersion": version, "kind": kind, "name": made.Name, "uid": made.UID, "controller": true}}
 }
 
 // runPod makes a pod, and then its status as the kubelet would.
-func (c *cluster) runPod(meta, spec, status object) {
+func (c cluster) runPod(meta, spec, status object) {
 	if spec["nodeName"] == nil {
 		spec["nodeName"] = "node-1"
 	}
-	c.do(http.MethodPost, core+"pods", object{"metadata": meta, "spec": spec})
+	c.Do(http.MethodPost, core+"pods", object{"metadata": meta, "spec": spec})
 	c.setStatus(meta["name"].(string), status)
 }
 
-func (c *cluster) setStatus(pod string, status object) {
+func (c cluster) setStatus(pod string, status object) {
 	status["phase"] = "Running"
-	c.do(http.MethodPatch, core+"pods/"+pod+"/status", object{"status": status})
+	c.Do(http.MethodPatch, core+"pods/"+pod+"/status", object{"status": status})
 }
 
 func containers(pairs ...string) (all []object) {
@@ -91,7 +95,7 @@ func template(image string) object {
 var selector = object{"matchLabels": object{"app": "x"}}
 
 // openShop makes pods of all kinds.
-func (c *cluster) openShop() {
+func (c cluster) openShop() {
 	deployment := c.make(apps+"deployments", object{"metadata": object{"name": "web"}, "spec": object{"selector": selector, "template": template("nginx")}})
 	replicas := c.make(apps+"replicasets", object{
 		"metadata": object{"name": "web-6d4cf56db6", "ownerReferences": ownedBy("apps/v1", "Deployment", deployment)},
@@ -137,14 +141,14 @@ func (c *cluster) openShop() {
 			object{"containerStatuses": []object{status("job", "containerd://"+id(n), "docker.io/library/report:3", digest(n))}})
 	}
 
-	node, _ := c.do(http.MethodGet, "/api/v1/nodes/node-1", nil)
+	node, _ := c.Do(http.MethodGet, "/api/v1/nodes/node-1", nil)
 	c.runPod(object{
 		"name": "kube-proxy-node-1", "ownerReferences": ownedBy("v1", "Node", node),
 		"annotations": object{mirrored: staticUID, configHash: staticUID, "kubernetes.io/config.source": "file"},
 	}, object{"hostNetwork": true, "containers": containers("kube-proxy", "registry.k8s.io/kube-proxy:v1.34.2")},
 		object{"containerStatuses": []object{status("kube-proxy", "containerd://"+id(8), "registry.k8s.io/kube-proxy:v1.34.2", "registry.k8s.io/kube-proxy@"+digest(8))}})
 
-	rollout := metadata{Name: "canary", UID: "0b8d7a2e-5c57-4e39-8f0a-27ee6f1ddc01"} // of a custom kind, which need not be there
+	rollout := clustertest.Metadata{Name: "canary", UID: "0b8d7a2e-5c57-4e39-8f0a-27ee6f1ddc01"} // of a custom kind, which need not be there
 	replicas = c.make(apps+"replicasets", object{
 		"metadata": object{"name": "canary-77f9", "ownerReferences": ownedBy("argoproj.io/v1alpha1", "Rollout", rollout)},
 		"spec":     object{"selector": selector, "template": template("canary")},
@@ -155,7 +159,7 @@ func (c *cluster) openShop() {
 
 	c.runPod(object{"name": "bare"}, object{"containers": containers("sh", "busybox:1")},
 		object{"containerStatuses": []object{status("sh", "containerd://"+id(10), "docker.io/library/busybox:1", "docker.io/library/busybox@"+digest(10))}})
-	c.do(http.MethodPatch, core+"pods/bare/ephemeralcontainers", object{"spec": object{"ephemeralContainers": containers("debugger", "debian:13")}})
+	c.Do(http.MethodPatch, core+"pods/bare/ephemeralcontainers", object{"spec": object{"ephemeralContainers": containers("debugger", "debian:13")}})
 	c.setStatus("bare", object{"ephemeralContainerStatuses": []object{status("debugger", "containerd://"+id(11), "docker.io/library/debian:13", "docker.io/library/debian@"+digest(11))}})
 
 	c.runPod(object{"name": "elsewhere"}, object{"nodeName": "node-2", "containers": containers("sh", "busybox:1")},
@@ -163,18 +167,18 @@ func (c *cluster) openShop() {
 }
 
 // changeShop changes what [cluster.openShop] made.
-func (c *cluster) changeShop() {
+func (c cluster) changeShop() {
 	// A pod that comes and goes.
 	c.runPod(object{"name": "flash"}, object{"containers": containers("sh", "busybox:1")},
 		object{"containerStatuses": []object{status("sh", "containerd://"+id(13), "docker.io/library/busybox:1", "docker.io/library/busybox@"+digest(10))}})
-	c.do(http.MethodDelete, core+"pods/flash", object{"gracePeriodSeconds": 0})
+	c.Do(http.MethodDelete, core+"pods/flash", object{"gracePeriodSeconds": 0})
 	// A container that is restarted twice, once unseen.
 	again := status("app", "containerd://"+id(14), "docker.io/library/nginx:latest", "docker.io/library/nginx@"+digest(1))
 	again["restartCount"], again["lastState"] = 2, terminated("containerd://"+id(15))
 	c.setStatus("web-6d4cf56db6-x7k2p", object{"containerStatuses": []object{again}})
 	// A pod that is ended as usual: it is told to, and later is no more.
-	c.do(http.MethodDelete, core+"pods/db-0", nil)
-	c.do(http.MethodDelete, core+"pods/db-0", object{"gracePeriodSeconds": 0})
+	c.Do(http.MethodDelete, core+"pods/db-0", nil)
+	c.Do(http.MethodDelete, core+"pods/db-0", object{"gracePeriodSeconds": 0})
 	// A change that does not matter.
-	c.do(http.MethodPatch, core+"pods/resolver-9xk2m/status", object{"status": object{"message": "still here"}})
+	c.Do(http.MethodPatch, core+"pods/resolver-9xk2m/status", object{"status": object{"message": "still here"}})
 }

@@ -1,10 +1,13 @@
-//go:build record
+//go:build kubernetes
 
 package kubernetes
 
 import (
 	"context"
+	"debug/buildinfo"
+	"flag"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -14,30 +17,68 @@ import (
 	"time"
 
 	"github.com/imds-bridge/imds-bridge/caller/container"
+	"github.com/imds-bridge/imds-bridge/caller/container/kubernetes/clustertest"
 )
 
-// TestRecord runs the source against a real API server, and writes the server's answers to testdata, which
-// the other tests replay. It needs etcd, and in $KUBE_APISERVER the path of a kube-apiserver; a network
-// namespace of its own keeps it to itself:
-//
-//	KUBE_APISERVER=… unshare --net sh -c 'ip link set lo up && go test -tags record -run TestRecord -v ./caller/container/kubernetes'
-func TestRecord(t *testing.T) {
-	c := startCluster(t)
+var (
+	servers = flag.String("servers", "", "the `directory` with a kube-apiserver: see make test-kubernetes")
+	record  = flag.Bool("record", false, "write what the server answers to testdata")
+)
+
+type object = clustertest.Object
+
+// cluster is one with nothing but an API server: the test does what controllers and kubelets would.
+type cluster struct{ *clustertest.Cluster }
+
+// source is for a service account.
+func (c cluster) source(t *testing.T, account string, log io.Writer) *Source {
+	t.Helper()
+	s, err := New(Options{
+		Server: "https://" + c.Address, Node: "node-1", TokenFile: c.Write(account+".token", []byte(c.Token("imds-bridge", account)+"\n")),
+		CAFile: c.CAFile(), Log: slog.New(slog.NewTextHandler(log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// version is that of the module that the API server was built from: what it says itself is set by its
+// makers' own build.
+func version(t *testing.T) string {
+	t.Helper()
+	built, err := buildinfo.ReadFile(filepath.Join(*servers, "kube-apiserver"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, module := range append(built.Deps, &built.Main) {
+		if module.Path == "k8s.io/kubernetes" {
+			return module.Version
+		}
+	}
+	t.Fatal("no k8s.io/kubernetes in it")
+	return ""
+}
+
+// TestRealServer runs the source against a real API server. With -record it writes the server's answers to
+// testdata, which the other tests replay.
+func TestRealServer(t *testing.T) {
+	c := cluster{clustertest.Start(t, clustertest.Options{Servers: *servers})}
 	c.prepare()
 	c.openShop()
 	var log lockedBuffer
-	s := c.source("imds-bridge", &log)
+	s := c.source(t, "imds-bridge", &log)
 	r := &recorder{t: t, client: connected(t, s)}
-	r.save("version.txt", []byte(c.version()+"\n"))
-	version := r.answers()
-	denied := &recorder{t: t, client: connected(t, c.source("denied", &log))}
+	r.save("version.txt", []byte(version(t)+"\n"))
+	listed := r.answers()
+	denied := &recorder{t: t, client: connected(t, c.source(t, "denied", &log))}
 	denied.save("forbidden.json", denied.get(http.StatusForbidden, podsPath, s.podsQuery("0"), "application/json"))
 	denied.save("forbidden-replicaset.json", denied.get(http.StatusForbidden, apps[:len(apps)-1]+"/replicasets/web-6d4cf56db6", nil, metadataOnly))
 
 	told, _ := watched(t, s)
 	told.awaitReady(t)
 	awaitShop(t, told)
-	query := s.podsQuery(version)
+	query := s.podsQuery(listed)
 	query.Set("watch", "true")
 	query.Set("allowWatchBookmarks", "true")
 	query.Set("timeoutSeconds", "8") // a bookmark comes before the end
@@ -51,14 +92,14 @@ func TestRecord(t *testing.T) {
 
 	t.Run("not all may be read", func(t *testing.T) {
 		var log lockedBuffer
-		s := c.source("pods-only", &log)
+		s := c.source(t, "pods-only", &log)
 		s.times.denied = time.Second
 		told, _ := watched(t, s)
 		told.await(t, "known by its ReplicaSet", func() bool {
 			web := told.inPod("web-6d4cf56db6-x7k2p")["app"]
 			return web != nil && web.Pod.Workload == container.Workload{Kind: "ReplicaSet", Name: "web-6d4cf56db6"} && strings.Contains(log.String(), "needs get on replicasets")
 		})
-		c.do(http.MethodPatch, "/apis/rbac.authorization.k8s.io/v1/clusterroles/pods-only", object{"rules": []object{
+		c.Do(http.MethodPatch, "/apis/rbac.authorization.k8s.io/v1/clusterroles/pods-only", object{"rules": []object{
 			{"apiGroups": []string{""}, "resources": []string{"pods"}, "verbs": []string{"list", "watch"}},
 			{"apiGroups": []string{"apps"}, "resources": []string{"replicasets"}, "verbs": []string{"get"}},
 		}})
@@ -68,7 +109,7 @@ func TestRecord(t *testing.T) {
 		})
 	})
 	t.Run("no pods may be read", func(t *testing.T) {
-		_, end := watched(t, c.source("denied", &log))
+		_, end := watched(t, c.source(t, "denied", &log))
 		if err := end(); err == nil || !strings.Contains(err.Error(), "needs list and watch on pods") {
 			t.Error(err)
 		}
@@ -76,12 +117,12 @@ func TestRecord(t *testing.T) {
 	t.Run("the server restarts and has forgotten", func(t *testing.T) {
 		told, end := watched(t, s)
 		told.awaitReady(t)
-		c.stop()
+		c.StopServer()
 		if err := end(); err == nil {
 			t.Error("a server that is down went unnoticed")
 		}
-		c.startServer()
-		c.token("imds-bridge") // is read again
+		c.StartServer()
+		c.Write("imds-bridge.token", []byte(c.Token("imds-bridge", "imds-bridge"))) // is read again
 		told, _ = watched(t, s)
 		told.awaitReady(t)
 		query.Set("resourceVersion", "1")
@@ -92,7 +133,7 @@ func TestRecord(t *testing.T) {
 			t.Errorf("%q, %v", version, err)
 		}
 	})
-	s.options.TokenFile = c.write("wrong.token", []byte("wrong"))
+	s.options.TokenFile = c.Write("wrong.token", []byte("wrong"))
 	r.save("unauthorized.json", r.get(http.StatusUnauthorized, podsPath, s.podsQuery("0"), "application/json"))
 	t.Log(log.String())
 }
@@ -164,7 +205,21 @@ func (r *recorder) get(status int, path string, query url.Values, accept string)
 
 func (r *recorder) save(file string, text []byte) {
 	r.t.Helper()
+	if !*record {
+		return
+	}
 	if err := os.WriteFile(filepath.Join("testdata", file), text, 0o644); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// inPod returns the living containers of a pod, by name.
+func (l *told) inPod(name string) map[string]*container.Container {
+	found := make(map[string]*container.Container)
+	for id, c := range l.here {
+		if c.Pod.Name == name && !l.gone[id] {
+			found[c.Pod.Container] = c
+		}
+	}
+	return found
 }
