@@ -9,15 +9,19 @@ TOOL = go tool -modfile=$(CURDIR)/tools/go.mod
 # A package and the command or file that shows that it is there: see .ci/need.
 NEEDED_BY_DEMO := curl
 NEEDED_BY_TEST := $(NEEDED_BY_DEMO) gcc libc6-dev:/usr/include/stdlib.h jq iproute2:ip iptables \
-	docker.io:dockerd containerd:ctr runc podman crun rpm db-util:db_load systemd:systemd-analyze default-jdk-headless:javac nodejs:node npm \
-	python3-boto:/usr/lib/python3/dist-packages/boto python3-boto3:/usr/lib/python3/dist-packages/boto3
+	cron docker.io:dockerd containerd:ctr runc podman crun rpm db-util:db_load systemd:systemd-analyze default-jdk-headless:javac nodejs:node npm \
+	python3-boto:/usr/lib/python3/dist-packages/boto python3-boto3:/usr/lib/python3/dist-packages/boto3 \
+	awscli:/usr/bin/aws s3cmd:/usr/bin/s3cmd s3fs:/usr/bin/s3fs byobu wget cloud-guest-utils:ec2metadata \
+	amazon-ecr-credential-helper:docker-credential-ecr-login ruby:/usr/bin/ruby ruby-aws-sdk-core:/var/lib/dpkg/info/ruby-aws-sdk-core.list
 NEEDED_BY_GENERATE := clang-19 llvm-19:llvm-strip-19
 NEEDED_BY_LINT := clang-format-19
 NEEDED_BY_BENCH := nginx-light:nginx haproxy
 NEEDED_BY_KERNELS := qemu-system-x86:qemu-system-x86_64 kmod:depmod iproute2:ip iptables:iptables-legacy \
 	debian-archive-keyring:/usr/share/keyrings/debian-archive-keyring.gpg
+NEEDED_BY_KUBERNETES := gcc libc6-dev:/usr/include/stdlib.h iproute2:ip iptables containerd:ctr runc \
+	etcd-server:etcd containernetworking-plugins:/usr/lib/cni/ptp
 
-.PHONY: help build demo test test-chaos test-kernels generate lint bench
+.PHONY: help build demo test test-chaos test-kernels test-kubernetes generate lint bench
 .DEFAULT_GOAL := help
 
 help: ## List these commands
@@ -47,6 +51,12 @@ test-kernels: ## Test under other kernels, in virtual machines; KERNELS='-all -p
 	@mkdir -p bin && cd e2e && CGO_ENABLED=0 go build -o $(CURDIR)/bin/test-kernels ./kernels
 	@bin/test-kernels $(KERNELS)
 
+test-kubernetes: ## Test with a real cluster, after some minutes of building it once; KUBERNETES=-record keeps its answers
+	@.ci/need $(NEEDED_BY_KUBERNETES)
+	@servers=$$(e2e/kubernetes/build) && options="-servers $$servers $(KUBERNETES)" && \
+		go test -race -count=1 -tags kubernetes -run '^TestRealServer$$' ./caller/container/kubernetes $$options && cd e2e && \
+		go test -race -count=1 -tags kubernetes -exec $(CURDIR)/.ci/root -run '^TestAttributionNamesPodsOfACluster$$' . $$options
+
 generate: ## Make the BPF objects, their Go types and the reference pages again
 	@.ci/need $(NEEDED_BY_GENERATE)
 	go generate ./...
@@ -56,7 +66,7 @@ lint: ## Check form, common mistakes and who imports whom
 	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "run gofmt -w on: $$unformatted"; exit 1; }
 	clang-format-19 --dry-run -Werror bpf/*.c bpf/*.h
 	@set -e; for module in $(MODULES); do echo "lint $$module"; cd $(CURDIR)/$$module; \
-		go vet ./... && go vet -tags root ./...; $(TOOL) staticcheck -tags root ./...; $(TOOL) golangci-lint run; done
+		go vet ./... && go vet -tags root,kubernetes ./...; $(TOOL) staticcheck -tags root,kubernetes ./...; $(TOOL) golangci-lint run; done
 
 bench: build ## Compare the bridge with nginx and haproxy; BENCH='-page docs/performance.md' keeps the table
 	@.ci/need $(NEEDED_BY_BENCH)

@@ -72,7 +72,7 @@ func TestAttributionAdvisesBoto2(t *testing.T) {
 	x, _ := i.explain(t, b, fmt.Sprint(cmd.Process.Pid), flags...)
 	x.check(t, "script", script, "arguments")
 	x.check(t, "owner", "backup-team", "file: script "+script)
-	x.check(t, "library", "boto "+line.By.Version+" (pypi, installed)", "/usr/lib/python3/dist-packages/")
+	x.check(t, "library", "boto "+line.By.Version+" (pypi, installed)", ".egg-info, of python3-boto "+debianVersion(t, "python3-boto"))
 	x.check(t, "container", "none", "its cgroup")
 	told := x.Processes[0].Calls
 	if told.V1 == 0 || told.Client.Name != "boto2" || told.Client.Version != line.By.Version || told.Client.SpeaksV2 != "no" || told.Advice != line.Advice || len(x.Sources) != 0 {

@@ -1,104 +1,14 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/imds-bridge/imds-bridge/simulator"
 )
-
-// attributed is what a log line tells of a call besides its process.
-type attributed struct {
-	record
-	Caller struct {
-		PID       int
-		Script    string
-		Container struct{ Name, Image string }
-		Package   struct{ Manager, Name, Version string }
-		Owner     struct{ Name, From string }
-	}
-	By struct {
-		Name, Version, Confidence, From string
-		SpeaksV2                        string `json:"speaks_v2"`
-	} `json:"imds_client"`
-	Advice struct{ Code, Text, Link string }
-}
-
-// find looks for a log line of a call.
-func (b *bridge) find(t *testing.T, wanted func(attributed) bool) (line attributed, ok bool) {
-	t.Helper()
-	for _, r := range b.records(t) {
-		if r.Msg != "imds call" {
-			continue
-		}
-		line = attributed{}
-		if err := json.Unmarshal([]byte(r.raw), &line); err != nil {
-			t.Fatalf("%v: %s", err, r.raw)
-		}
-		if line.record = r; wanted(line) {
-			return line, true
-		}
-	}
-	return attributed{}, false
-}
-
-// explanation is what `imds-bridge explain --output json` says of one process.
-type explanation struct {
-	Container string
-	Processes []struct {
-		PID   int
-		Facts []struct{ Name, Value, From string }
-		Calls struct {
-			V1     int
-			Client struct {
-				Name, Version, Confidence, From string
-				SpeaksV2                        string `json:"speaks_v2"`
-			}
-			Advice struct{ Code, Text, Link string }
-		}
-	}
-	Sources []struct {
-		Source string
-		Ready  bool
-	}
-	Missing []string
-}
-
-// explain asks about a process or container with the settings of the bridge.
-func (i *instance) explain(t *testing.T, b *bridge, what string, flags ...string) (x explanation, text string) {
-	t.Helper()
-	args := append([]string{"explain", what, "--admin.listen=unix:" + b.admin}, flags...)
-	for _, output := range []string{"json", "text"} {
-		got := finish(t, i.Host().Start, command(t, append(args, "--output="+output)...))
-		if got.err != nil {
-			t.Fatalf("explain: %v, %s", got.err, got.stderr)
-		}
-		if text = got.stdout; output == "json" {
-			if err := json.Unmarshal([]byte(text), &x); err != nil {
-				t.Fatalf("%v: %s", err, text)
-			}
-		}
-	}
-	if len(x.Processes) != 1 {
-		t.Fatalf("%d processes are explained:\n%s", len(x.Processes), text)
-	}
-	return x, text
-}
-
-func (x explanation) check(t *testing.T, name, value, from string) {
-	t.Helper()
-	for _, f := range x.Processes[0].Facts {
-		if f.Name == name && f.Value == value && strings.Contains(f.From, from) {
-			return
-		}
-	}
-	t.Errorf("not explained: %s %q from %q in %+v", name, value, from, x.Processes[0].Facts)
-}
 
 // A container's v1 call is told with its name, image, owner, client and advice, in the log, on the span
 // and by explain alike.
@@ -128,20 +38,10 @@ func TestAttributionNamesContainers(t *testing.T) {
 	if line.Version != "v1" || line.By.Name == "" || line.Advice.Code == "" || line.Advice.Text == "" || line.Advice.Link == "" {
 		t.Errorf("log line: %s", line.raw)
 	}
-	want := map[string]any{
+	awaitSpan(t, c, line, map[string]any{
 		"container.id": id, "container.name": "shop-web", "container.image.name": "caller", "imds.owner.name": "checkout",
 		"imds.owner.from": "container.label:team", "imds.client.name": line.By.Name, "imds.client.confidence": line.By.Confidence,
 		"imds.advice.code": line.Advice.Code, "imds.advice.text": line.Advice.Text,
-	}
-	await(t, "a span with all that is to be known", 5*time.Second, func() bool {
-		return slices.ContainsFunc(c.spans(t), func(s span) bool {
-			for key, value := range want {
-				if s.attributes[key] != value {
-					return false
-				}
-			}
-			return s.attributes["process.pid"] == line.Caller.PID
-		})
 	})
 
 	for _, what := range []string{fmt.Sprint(line.Caller.PID), "shop-web", id[:12], id} {

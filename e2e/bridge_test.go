@@ -36,6 +36,8 @@ type bridgeOptions struct {
 	flags  []string
 	env    []string
 	cgroup string // to attach to; that of the lab's workload if empty
+	// account is the directory of a service account's files, which the bridge sees where a pod has them.
+	account string
 }
 
 // startBridge runs the bridge until it is ready. At the end of the test it is stopped, and must have
@@ -74,6 +76,9 @@ func (i *instance) launchBridge(t *testing.T, o bridgeOptions) *bridge {
 	b.cmd = command(t, append([]string{"run", "--redirect.cgroup=" + o.cgroup, "--admin.listen=unix:" + b.admin, "--log.level=debug"}, o.flags...)...)
 	b.cmd.Env = append(b.cmd.Env, "RUNTIME_DIRECTORY="+i.runtime)
 	b.cmd.Env = append(b.cmd.Env, o.env...)
+	if o.account != "" {
+		giveAccount(b.cmd, o.account)
+	}
 	stderr, writer, err := os.Pipe() // of its own, so that Wait does not close it
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +95,14 @@ func (i *instance) launchBridge(t *testing.T, o bridgeOptions) *bridge {
 		close(b.exited)
 	}()
 	return b
+}
+
+// giveAccount has a command see a service account's files, in a mount namespace of its own.
+func giveAccount(cmd *exec.Cmd, directory string) {
+	const script = `d=/run/secrets/kubernetes.io/serviceaccount
+mount -t tmpfs tmpfs /run && mkdir -p $d && mount --bind "$0" $d && exec "$@"`
+	cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", script, directory}, cmd.Args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 }
 
 // command is one of the binary, in an environment that holds nothing of this one's.

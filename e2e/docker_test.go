@@ -4,17 +4,15 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"net"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 var plain = built("plain", ".", "./clients/plain")
@@ -23,75 +21,45 @@ var plain = built("plain", ".", "./clients/plain")
 // client "plain" and nothing else. All that it keeps lies in a directory of the test, its mounts in a
 // mount namespace, its containers in the instance's scratch cgroup.
 type docker struct {
-	socket string
+	*daemon
+	client []string // begins the arguments of its client
 	// cgroup holds containers and all else of the instance. A container's cgroup must not lie below
 	// one that holds processes, such as lab.Cgroup: a kernel with cgroup2 alone refuses that.
 	cgroup string
 }
 
-func (i *instance) startDocker(t *testing.T) docker {
+func (i *instance) startDocker(t *testing.T, flags ...string) docker {
 	t.Helper()
+	dir := socketDir(t, "docker")
 	i.checkNothingLeft(t)
-	dir, err := os.MkdirTemp(scratch, "docker") // t.TempDir is too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	d := docker{socket: filepath.Join(dir, "socket"), cgroup: filepath.Dir(i.Cgroup())}
+	socket := filepath.Join(dir, "socket")
+	d := docker{client: []string{"docker", "--host=unix://" + socket}, cgroup: filepath.Dir(i.Cgroup())}
 	config := filepath.Join(dir, "daemon.json") // rather than the machine's; the key would be written to /etc
 	if err := os.WriteFile(config, fmt.Appendf(nil, `{"deprecated-key-path": %q}`, filepath.Join(dir, "key.json")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	i.runDaemon(t, "--config-file="+config, "--host=unix://"+d.socket, "--pidfile="+filepath.Join(dir, "pid"),
-		"--data-root="+filepath.Join(dir, "data"), "--exec-root="+filepath.Join(dir, "exec"), "--storage-driver=vfs",
-		"--exec-opt=native.cgroupdriver=cgroupfs", "--cgroup-parent=/"+filepath.Base(d.cgroup)+"/docker",
+	d.daemon = i.newDaemon(t, "dockerd", dir, socket, append([]string{
+		"dockerd", "--config-file=" + config, "--host=unix://" + socket, "--pidfile=" + filepath.Join(dir, "pid"),
+		"--data-root=" + filepath.Join(dir, "data"), "--exec-root=" + filepath.Join(dir, "exec"), "--storage-driver=vfs",
+		"--exec-opt=native.cgroupdriver=cgroupfs", "--cgroup-parent=/" + filepath.Base(d.cgroup) + "/docker",
 		// IMDS answers to the lab's networks for containers, and this is one. So nothing need be masqueraded.
 		"--bip=172.30.255.1/24", "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false",
-		"--userland-proxy=false", "--log-level=warn")
-	await(t, "dockerd", 20*time.Second, func() bool {
-		conn, err := net.Dial("unix", d.socket)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
+		"--userland-proxy=false", "--log-level=warn",
+	}, flags...)...)
+	d.start(t)
 	d.load(t, plain(t))
 	return d
 }
 
-// runDaemon runs dockerd till the end of the test. It has /run to itself, where it and containerd have
-// files whatever they are told.
-func (i *instance) runDaemon(t *testing.T, args ...string) {
+// kill ends the daemon without a warning. Its containers go on, and with --live-restore the next one
+// has them.
+func (d docker) kill(t *testing.T) {
 	t.Helper()
-	daemon := exec.Command("sh", append([]string{"-c", `mount -t tmpfs tmpfs /run && exec dockerd "$@"`, "dockerd"}, args...)...)
-	var log bytes.Buffer
-	daemon.Stdout, daemon.Stderr = &log, &log
-	daemon.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
-	if err := i.Host().Start(daemon); err != nil {
+	d.daemon.kill(t)
+	// Its containerd dies with it. As long as nobody has reaped that, the next daemon would take it for alive.
+	if err := os.Remove(filepath.Join(d.dir, "exec/containerd/containerd.pid")); err != nil {
 		t.Fatal(err)
 	}
-	exited := make(chan error, 1)
-	go func() { exited <- daemon.Wait() }()
-	t.Cleanup(func() {
-		_ = daemon.Process.Signal(syscall.SIGTERM)
-		var err error
-		select {
-		case err = <-exited:
-		case <-time.After(20 * time.Second):
-			_ = daemon.Process.Kill()
-			err = <-exited
-		}
-		if err != nil {
-			t.Errorf("dockerd: %v", err)
-		}
-		if t.Failed() {
-			t.Logf("dockerd:\n%s", &log)
-		}
-	})
 }
 
 // checkNothingLeft checks at the end of the test, after what is still to be cleaned up, that no process
@@ -145,10 +113,10 @@ func (d docker) load(t *testing.T, program string) {
 	d.run(t, &layer, "import", "-", filepath.Base(program))
 }
 
-// run calls the docker client and returns what it writes.
+// run calls the daemon's client and returns what it writes.
 func (d docker) run(t *testing.T, stdin *bytes.Buffer, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("docker", append([]string{"--host=unix://" + d.socket}, args...)...)
+	cmd := exec.Command(d.client[0], append(d.client[1:len(d.client):len(d.client)], args...)...)
 	if stdin != nil {
 		cmd.Stdin = stdin
 	}
@@ -156,7 +124,7 @@ func (d docker) run(t *testing.T, stdin *bytes.Buffer, args ...string) string {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, &stderr)
+		t.Fatalf("%.1000s: %v\n%s", cmd, err, &stderr)
 	}
 	return strings.TrimSpace(string(out))
 }
@@ -178,6 +146,59 @@ func (d docker) plain(t *testing.T, network string, args ...string) (id string, 
 		t.Fatalf("output of the container: %v: %q", err, out)
 	}
 	return id, r
+}
+
+// contained is a container whose only process calls all the time, as long as it lives.
+type contained struct {
+	id   string
+	file string // where it tells of its calls: it does so whatever becomes of the daemon
+}
+
+// call starts such a container from the image of the client "caller". The flags are of docker create,
+// the arguments are more than the client looks at.
+func (d docker) call(t *testing.T, flags []string, args ...string) contained {
+	t.Helper()
+	dir := t.TempDir()
+	c := contained{file: filepath.Join(dir, "calls")}
+	create := append([]string{"create", "--network=host", "--stop-signal=KILL", "--volume=" + dir + ":/told"}, flags...)
+	create = append(create, "caller", "/caller", "-to=/told/calls", "-every=50ms")
+	c.id = d.run(t, nil, append(create, args...)...)
+	d.run(t, nil, "start", c.id)
+	t.Cleanup(func() { d.run(t, nil, "rm", "--force", c.id) })
+	return c
+}
+
+// calls are those that have ended.
+func (c contained) calls(t *testing.T) (made calls) {
+	t.Helper()
+	text, err := os.ReadFile(c.file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(text) {
+		var one call
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break // it is being written
+		}
+		if err := json.Unmarshal(line, &one); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		made = append(made, one)
+	}
+	return made
+}
+
+// checkServed wants none of a container's calls to have failed.
+func (c contained) checkServed(t *testing.T) {
+	t.Helper()
+	made := c.calls(t)
+	t.Logf("%d v1 calls, %d v2 calls", len(made.kind("v1")), len(made.kind("v2")))
+	if len(made.kind("v1")) < 2 || len(made.kind("v2")) < 2 {
+		t.Errorf("too few calls: %s", made)
+	}
+	if failed := made.that(func(c call) bool { return c.Error != "" }); len(failed) > 0 {
+		t.Errorf("failed: %s", failed)
+	}
 }
 
 // inContainer tells the calls of a container's processes.

@@ -41,7 +41,7 @@ func (r *result) judge() (all []reach) {
 			newReach(fmt.Sprintf("added p50 at %d, by nginx's", n), 1.5, r.addedRatio("bridge", n), "×"),
 			newReach(fmt.Sprintf("CPU per call at %d, by nginx's", n), 1.5, r.cpuRatio("bridge", n), "×"))
 	}
-	i, w := r.Identity, r.Watch
+	i, w, a := r.Identity, r.Watch, r.Attribution
 	all = append(all,
 		newReach("added p50 at 1 by iptables, by the hook's", 1.3, r.addedBy("bridge, iptables", "bridge", 1), "×"),
 		newReach("the same from a container", 1.3, r.addedBy("bridge, iptables, container", "bridge, container", 1), "×"),
@@ -58,6 +58,10 @@ func (r *result) judge() (all []reach) {
 		newReach("start to ready", 300, milliseconds(max(r.Starting.Ready, r.Starting.Notice)), "ms"),
 		newReach(fmt.Sprintf("added p50 of a known caller, with %d known by alone", i.Callers), 1.1, ratio(i.AddedMany, i.AddedFew), "×"),
 		newReach(fmt.Sprintf("first call of a new caller, the last by the first of %d", i.Callers), 1.1, ratio(i.NewLast, i.NewFirst), "×"),
+		newReach("attribution on the way of a call, of a caller met before", 20, microseconds(max(a.Again.First, a.Again.Last)), "µs"),
+		newReach("the same of a new caller", 1000, microseconds(max(a.New.First, a.New.Last)), "µs"),
+		newReach(fmt.Sprintf("the same, the last by the first of %d, with %d containers", a.Callers, a.Containers), 1.1, ratio(a.New.Last, a.New.First), "×"),
+		newReach("heap for each caller that is remembered", 2048, float64(a.Heap), "bytes"),
 	)
 }
 

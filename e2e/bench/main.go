@@ -19,14 +19,15 @@ const patience = 10 * time.Minute
 
 // roles are what this program does in processes of its own, in the namespaces of a lab.
 var roles = map[string]func(args []string) error{
-	"upstream": upstreamRole,
-	"collect":  collectRole,
-	"load":     loadRole,
-	"call":     callRole,
-	"callers":  callersRole,
-	"connects": connectsRole,
-	"packets":  packetsRole,
-	"paced":    pacedRole,
+	"upstream":    upstreamRole,
+	"collect":     collectRole,
+	"load":        loadRole,
+	"call":        callRole,
+	"attribution": attributionRole,
+	"callers":     callersRole,
+	"connects":    connectsRole,
+	"packets":     packetsRole,
+	"paced":       pacedRole,
 }
 
 func main() {

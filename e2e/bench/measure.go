@@ -17,15 +17,16 @@ import (
 
 // result is all that a run measured.
 type result struct {
-	Date       string
-	Took       time.Duration
-	Machine    machine
-	Comparison *comparison
-	Hook       hookCost
-	Watch      watchCost
-	Starting   starting
-	Identity   *identity
-	Reach      []reach
+	Date        string
+	Took        time.Duration
+	Machine     machine
+	Comparison  *comparison
+	Hook        hookCost
+	Watch       watchCost
+	Starting    starting
+	Identity    *identity
+	Attribution attributionCost
+	Reach       []reach
 }
 
 // machine is what the figures are of.
@@ -63,6 +64,9 @@ func measure(ctx context.Context, o options) (r *result, err error) {
 		return nil, err
 	}
 	if r.Identity, err = p.identity(direct, o); err != nil {
+		return nil, err
+	}
+	if r.Attribution, err = p.attributionCost(o); err != nil {
 		return nil, err
 	}
 	r.Took = time.Since(start).Round(time.Second)

@@ -105,6 +105,11 @@ func (r *result) others() table {
 	i := r.Identity
 	add("first call of a new caller", "%.0f µs for the first %d callers, %.0f µs for the last of %d", microseconds(i.NewFirst), window, microseconds(i.NewLast), i.Callers)
 	add("its second call", "%.0f µs, %.0f µs", microseconds(i.AgainFirst), microseconds(i.AgainLast))
+	a := r.Attribution
+	add(fmt.Sprintf("attribution of a new caller, among %d containers", a.Containers), "%.1f µs for the first %d callers, %.1f µs for the last of %d", microseconds(a.New.First), window, microseconds(a.New.Last), a.Callers)
+	add("of one that was met before", "%.1f µs, %.1f µs", microseconds(a.Again.First), microseconds(a.Again.Last))
+	add("and after its answer", "%.1f µs, %.1f µs", microseconds(a.After.First), microseconds(a.After.Last))
+	add("heap for each caller that is remembered", "%d bytes", a.Heap)
 	add("added p50 of a known caller", "%.0f µs with it alone, %.0f µs with %d more", microseconds(i.AddedFew), microseconds(i.AddedMany), i.Callers)
 	return t
 }

@@ -145,8 +145,8 @@ func (c cluster) openShop() {
 	c.runPod(object{
 		"name": "kube-proxy-node-1", "ownerReferences": ownedBy("v1", "Node", node),
 		"annotations": object{mirrored: staticUID, configHash: staticUID, "kubernetes.io/config.source": "file"},
-	}, object{"hostNetwork": true, "containers": containers("kube-proxy", "registry.k8s.io/kube-proxy:v1.34.2")},
-		object{"containerStatuses": []object{status("kube-proxy", "containerd://"+id(8), "registry.k8s.io/kube-proxy:v1.34.2", "registry.k8s.io/kube-proxy@"+digest(8))}})
+	}, object{"hostNetwork": true, "containers": containers("kube-proxy", "registry.test/kube-proxy:v1.34.2")},
+		object{"containerStatuses": []object{status("kube-proxy", "containerd://"+id(8), "registry.test/kube-proxy:v1.34.2", "registry.test/kube-proxy@"+digest(8))}})
 
 	rollout := clustertest.Metadata{Name: "canary", UID: "0b8d7a2e-5c57-4e39-8f0a-27ee6f1ddc01"} // of a custom kind, which need not be there
 	replicas = c.make(apps+"replicasets", object{

@@ -30,7 +30,7 @@ func awaitShop(t *testing.T, l *told) {
 		5:  "db-0 postgres cri-o postgres:17@" + digest(5) + " StatefulSet db",
 		6:  "report-29384010-l9xvw job containerd report:3 CronJob report",
 		7:  "import-l9xvw job containerd report:3 Job import",
-		8:  "kube-proxy-node-1 kube-proxy containerd registry.k8s.io/kube-proxy:v1.34.2@" + digest(8) + " Node node-1",
+		8:  "kube-proxy-node-1 kube-proxy containerd registry.test/kube-proxy:v1.34.2@" + digest(8) + " Node node-1",
 		9:  "canary-77f9-abcde app docker shop/canary:4@" + digest(9) + " Rollout canary",
 		10: "bare sh containerd busybox:1@" + digest(10) + "  ",
 		11: "bare debugger containerd debian:13@" + digest(11) + "  ",

@@ -1,6 +1,6 @@
 // Command caller calls the metadata service as a host full of programs does: by IMDSv1 and by IMDSv2,
 // over IPv4 and IPv6, on a connection for each request. It tells of each call on a line of JSON, and
-// ends when its input does.
+// ends when its input does, unless it is to tell a file.
 package main
 
 import (
@@ -33,15 +33,25 @@ func main() {
 	atOnce := flag.Int("at-once", 1000, "calls under way at once, at most")
 	timeout := flag.Duration("timeout", 2*time.Second, "for an answer")
 	kind := flag.String("kind", "", "v1 or v2 alone")
+	to := flag.String("to", "", "the file that is told of the calls, for as long as the process lives")
 	flag.Parse()
 
+	out, in := io.Writer(os.Stdout), io.Reader(os.Stdin)
+	if *to != "" {
+		file, err := os.OpenFile(*to, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			panic(err)
+		}
+		endless, _ := io.Pipe()
+		out, in = file, endless
+	}
 	c := caller{
 		client: http.Client{Timeout: *timeout, Transport: &http.Transport{DisableKeepAlives: true}},
-		out:    json.NewEncoder(os.Stdout),
+		out:    json.NewEncoder(out),
 	}
 	ended := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
+		_, _ = io.Copy(io.Discard, in)
 		close(ended)
 	}()
 	room := make(chan struct{}, *atOnce)
