@@ -30,6 +30,9 @@ func (i *instance) startCollector(t *testing.T) *collector {
 	c := &collector{url: "http://" + listener.Addr().String(), bodies: make(map[string][][]byte)}
 	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
+		if err != nil && r.URL.Path == "/v1/metrics" {
+			return // a reader of metrics that is shut down gives up what it is sending, and sends all once more
+		}
 		if err != nil || r.Header.Get("Content-Type") != "application/x-protobuf" || r.Header.Get("Content-Encoding") != "" {
 			t.Errorf("%s with %v: %v", r.URL.Path, r.Header, err)
 		}
