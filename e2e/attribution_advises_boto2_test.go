@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,35 +24,16 @@ func TestAttributionAdvisesBoto2(t *testing.T) {
 	flags := []string{"--attribution.docker=", "--attribution.cri=", "--attribution.ecs=off", "--attribution.kubernetes=off", "--attribution.owner_file=" + owners}
 	b := i.startBridge(t, bridgeOptions{flags: flags})
 
-	cmd := client{args: []string{debianPython, "clients/boto2/again.py"}}.command()
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := i.Host().Start(cmd); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%s: %v", cmd, err)
-		}
-	})
-	said := bufio.NewScanner(out)
+	boto := i.startDialogue(t, client{args: []string{debianPython, "clients/boto2/again.py"}}.command())
 	var line attributed
 	await(t, "a log line with all that is to be known", 20*time.Second, func() (ok bool) {
-		fmt.Fprintln(in)
-		if !said.Scan() || said.Text() == "" {
+		fmt.Fprintln(boto.in)
+		if !boto.said.Scan() || boto.said.Text() == "" {
 			t.Fatal("Boto 2 got no credentials")
 		}
 		time.Sleep(50 * time.Millisecond) // what the call set off is looked at behind it
 		line, ok = b.find(t, func(a attributed) bool {
-			return a.Caller.PID == cmd.Process.Pid && a.By.Name == "boto2" && a.By.Version != "" && a.Caller.Package.Name != ""
+			return a.Caller.PID == boto.cmd.Process.Pid && a.By.Name == "boto2" && a.By.Version != "" && a.Caller.Package.Name != ""
 		})
 		return ok
 	})
@@ -69,7 +49,7 @@ func TestAttributionAdvisesBoto2(t *testing.T) {
 		t.Errorf("log line: %s", line.raw)
 	}
 
-	x, _ := i.explain(t, b, fmt.Sprint(cmd.Process.Pid), flags...)
+	x, _ := i.explain(t, b, fmt.Sprint(boto.cmd.Process.Pid), flags...)
 	x.check(t, "script", script, "arguments")
 	x.check(t, "owner", "backup-team", "file: script "+script)
 	x.check(t, "library", "boto "+line.By.Version+" (pypi, installed)", ".egg-info, of python3-boto "+debianVersion(t, "python3-boto"))

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -19,38 +18,16 @@ import (
 var changingClient = built("changing", ".", "./clients/changing")
 
 // changing is a process that calls, and changes, when it is told to.
-type changing struct {
-	cmd  *exec.Cmd
-	in   *json.Encoder
-	said *bufio.Scanner
-}
+type changing struct{ dialogue }
 
 func (i *instance) startChanging(t *testing.T, cmd *exec.Cmd) changing {
 	t.Helper()
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := i.Host().Start(cmd); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%s: %v", cmd.Path, err)
-		}
-	})
-	return changing{cmd, json.NewEncoder(in), bufio.NewScanner(out)}
+	return changing{i.startDialogue(t, cmd)}
 }
 
 func (c changing) order(t *testing.T, want string, words ...string) {
 	t.Helper()
-	if err := c.in.Encode(words); err != nil {
+	if err := json.NewEncoder(c.in).Encode(words); err != nil {
 		t.Fatal(err)
 	}
 	if c.said.Scan(); c.said.Text() != want {

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"archive/tar"
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
@@ -18,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imds-bridge/imds-bridge/caller/container/containertest"
 	"github.com/imds-bridge/imds-bridge/caller/container/kubernetes/clustertest"
 )
 
@@ -137,7 +137,7 @@ func (c *cluster) load(t *testing.T, name, program string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layer := archive(t, map[string][]byte{name: content})
+	layer := containertest.Archive(t, map[string][]byte{name: content})
 	config, err := json.Marshal(object{
 		"architecture": runtime.GOARCH, "os": "linux", "config": object{"Entrypoint": []string{"/" + name}},
 		"rootfs": object{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
@@ -149,31 +149,13 @@ func (c *cluster) load(t *testing.T, name, program string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := c.Write(name+".tar", archive(t, map[string][]byte{"layer.tar": layer, "config.json": config, "manifest.json": manifest}))
+	file := c.Write(name+".tar", containertest.Archive(t, map[string][]byte{"layer.tar": layer, "config.json": config, "manifest.json": manifest}))
 	var said []byte
 	await(t, "containerd takes an image", 30*time.Second, func() bool {
 		said, err = exec.Command("ctr", "--address", c.containerd.socket, "--namespace", "k8s.io", "images", "import", file).CombinedOutput()
 		return err == nil
 	})
 	t.Logf("%s", bytes.TrimSpace(said))
-}
-
-func archive(t *testing.T, files map[string][]byte) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for name, text := range files {
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(text))}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write(text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
 }
 
 // startKubelet starts it in the mount namespace of containerd. A kubelet sets sysctls of the machine, so

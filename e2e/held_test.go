@@ -1,43 +1,17 @@
 package e2e
 
 import (
-	"bufio"
 	"fmt"
-	"io"
-	"os"
 	"os/exec"
 	"testing"
 )
 
 // held is a client that has a connection to IMDS, and has not asked for anything yet.
-type held struct {
-	cmd  *exec.Cmd
-	in   io.Writer
-	said *bufio.Scanner
-}
+type held struct{ dialogue }
 
 func (i *instance) startHeld(t *testing.T) held {
 	t.Helper()
-	cmd := exec.Command(debianPython, "clients/held/held.py")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := i.Host().Start(cmd); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%s: %v", cmd, err)
-		}
-	})
-	h := held{cmd, in, bufio.NewScanner(out)}
+	h := held{i.startDialogue(t, exec.Command(debianPython, "clients/held/held.py"))}
 	if !h.said.Scan() || h.said.Text() != "connected" {
 		t.Fatalf("the client says %q", h.said.Text())
 	}

@@ -181,7 +181,7 @@ func (d *Containerd) archive(programs []string) []byte {
 		}
 		files[filepath.Base(program)] = text
 	}
-	layer := archived(d.t, files)
+	layer := Archive(d.t, files)
 	config := inJSON(d.t, map[string]any{
 		"architecture": goruntime.GOARCH, "os": "linux",
 		"config": map[string]any{"Entrypoint": []string{"/" + filepath.Base(programs[0])}, "Cmd": []string{"1h"},
@@ -189,10 +189,11 @@ func (d *Containerd) archive(programs []string) []byte {
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
 	})
 	manifest := inJSON(d.t, []map[string]any{{"Config": "config.json", "RepoTags": []string{image}, "Layers": []string{"layer.tar"}}})
-	return archived(d.t, map[string][]byte{"layer.tar": layer, "config.json": config, "manifest.json": manifest})
+	return Archive(d.t, map[string][]byte{"layer.tar": layer, "config.json": config, "manifest.json": manifest})
 }
 
-func archived(t *testing.T, files map[string][]byte) []byte {
+// Archive is a tar file of programs, by their names.
+func Archive(t *testing.T, files map[string][]byte) []byte {
 	t.Helper()
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
