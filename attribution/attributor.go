@@ -36,8 +36,6 @@ type Options struct {
 	Mapping    *owner.Mapping
 	// Tags returns the tags of the instance that are known by now.
 	Tags func() map[string]string
-	// Proc is where the procfs of the initial pid namespace is mounted; "" means /proc.
-	Proc string
 	// Size is how many processes are remembered; 0 means 16384.
 	Size int
 }
@@ -45,7 +43,6 @@ type Options struct {
 // Attributor attributes calls. It is safe for concurrent use.
 type Attributor struct {
 	options   Options
-	variables []string
 	known     *lru.Cache[image, *subject]
 	strangers *lru.Cache[string, *client.Client] // by User-Agent
 	people    shared[Who]
@@ -64,8 +61,7 @@ type image struct {
 
 // New returns an Attributor. It keeps nothing open.
 func New(o Options) *Attributor {
-	o.Proc = cmp.Or(o.Proc, "/proc")
-	a := &Attributor{options: o, variables: variables(o.Rules)}
+	a := &Attributor{options: o}
 	a.people, a.claims, a.clients = newShared[Who](), newShared[claim](), newShared[client.Client]()
 	a.advice, _ = lru.New[advised, *client.Advice](sharedKept)
 	a.strangers, _ = lru.New[string, *client.Client](strangersKept)
@@ -73,8 +69,9 @@ func New(o Options) *Attributor {
 	return a
 }
 
-// variables are those that rules name, and those that name a service.
-func variables(rules []owner.Rule) []string {
+// Variables are those of a caller's environment that are looked at: those that rules name, and those that
+// name a service.
+func Variables(rules []owner.Rule) []string {
 	names := append([]string{}, owner.ServiceVariables...)
 	for _, name := range owner.Variables(rules) {
 		if name != owner.ServiceVariables[0] && name != owner.ServiceVariables[1] {
@@ -94,7 +91,7 @@ func (a *Attributor) Meet(c *caller.Caller) {
 	if _, ok := a.known.Get(key); ok {
 		return
 	}
-	s := &subject{env: readEnv(a.options.Proc, c.PID, a.variables)}
+	s := &subject{env: c.Env}
 	if _, raced, _ := a.known.PeekOrAdd(key, s); raced {
 		return
 	}
@@ -110,23 +107,33 @@ func (a *Attributor) Meet(c *caller.Caller) {
 func (a *Attributor) Of(call Call) *Attribution {
 	c := call.Caller
 	if c == nil || !c.Complete || c.PID == 0 {
-		return &Attribution{Who: nobody, Client: a.stranger(call.UserAgent)}
+		return a.ofStranger(call)
 	}
 	a.Meet(c)
 	s, ok := a.known.Get(image{c.PID, c.Origin.Started, c.ExecID, c.CgroupID})
 	if !ok {
-		s = &subject{} // pushed out meanwhile
+		s = &subject{env: c.Env} // pushed out meanwhile
 	}
 	return s.attribute(a, call)
 }
 
+// ofStranger is what a call of nobody that is known tells by itself.
+func (a *Attributor) ofStranger(call Call) *Attribution {
+	t := &Attribution{Who: nobody, Client: a.stranger(call.UserAgent)}
+	if call.Kind == imds.V1 {
+		t.Advice = a.advise(call, t.Client, nil)
+	}
+	return t
+}
+
 // stranger is the client that a User-Agent alone tells of.
 func (a *Attributor) stranger(userAgent string) *client.Client {
+	userAgent = shorten(userAgent)
 	if known, ok := a.strangers.Get(userAgent); ok {
 		return known
 	}
 	found := client.Identify(client.Evidence{UserAgent: userAgent})
-	a.strangers.Add(strings.Clone(shorten(userAgent)), &found)
+	a.strangers.Add(strings.Clone(userAgent), &found)
 	return &found
 }
 
@@ -150,7 +157,8 @@ func (a *Attributor) Known(pid uint32) *Record {
 // Record is what is remembered of a process's calls.
 type Record struct {
 	Attribution
-	V1, V2, Tokens uint64 // calls
+	Caller         *caller.Caller // as of its last call
+	V1, V2, Tokens uint64         // calls
 	Last           time.Time
 }
 
@@ -160,6 +168,7 @@ type subject struct {
 
 	mu             sync.Mutex
 	history        client.History
+	caller         *caller.Caller // of the last call
 	who            *Who
 	tags           map[string]string // of the instance, for which who holds
 	claims         [2]*claim         // of the User-Agents seen last, the one of the last call first
@@ -171,7 +180,7 @@ type subject struct {
 // claim is a User-Agent, and whose it is taken to be.
 type claim struct {
 	userAgent string
-	v1        bool // the call was one; another may come from other code of the process
+	v1        bool // it made a call by v1; another may come from other code of the process
 	who       *Who // for which this holds
 	client    *client.Client
 }
@@ -182,11 +191,12 @@ type advised struct {
 	path         string
 	otherNetwork bool
 	fallback     client.Fallback
+	hasTokens    bool
 }
 
 // advise says the same to all processes that are to do the same.
-func (a *Attributor) advise(call Call, by *claim, h *client.History) *client.Advice {
-	key := advised{*by.client, call.Path, call.OtherNetwork, h.Fallback()}
+func (a *Attributor) advise(call Call, by *client.Client, h *client.History) *client.Advice {
+	key := advised{*by, call.Path, call.OtherNetwork, h.Fallback(), h.HasTokens()}
 	if known, ok := a.advice.Get(key); ok {
 		return known
 	}
@@ -227,14 +237,14 @@ func (s *subject) attribute(a *Attributor, call Call) *Attribution {
 	claimed := s.claimOf(a, call)
 	t := &Attribution{Who: s.who, Client: claimed.client, Waste: s.history.Waste()}
 	if call.Kind == imds.V1 {
-		t.Advice = a.advise(call, claimed, &s.history)
+		t.Advice = a.advise(call, claimed.client, &s.history)
 	}
 	s.count(call, t)
 	return t
 }
 
 func (s *subject) count(call Call, t *Attribution) {
-	s.last = call.Start.UnixNano()
+	s.last, s.caller = call.Start.UnixNano(), call.Caller
 	switch call.Kind {
 	case imds.V1:
 		s.v1++
@@ -254,6 +264,7 @@ func (s *subject) record() *Record {
 	}
 	return &Record{
 		Attribution: Attribution{Who: s.who, Client: s.claims[0].client, Advice: s.advice, Waste: s.history.Waste()},
+		Caller:      s.caller,
 		V1:          s.v1, V2: s.v2, Tokens: s.tokens, Last: time.Unix(0, s.last),
 	}
 }
@@ -284,25 +295,11 @@ func (s *subject) learn(a *Attributor, c *caller.Caller) {
 	s.who = a.who(c, s, found, runs)
 }
 
-func (a *Attributor) who(c *caller.Caller, s *subject, in *container.Container, runs *software.Software) *Who {
-	f := owner.Facts{
-		Container: in, Executable: c.Executable, Script: c.Program.Script, User: c.User, Env: s.env, Tags: s.tags,
-	}
-	if c.Place != nil {
-		f.Unit = c.Place.Unit
-	}
-	if runs != nil {
-		f.Package = cmp.Or(runs.ScriptPackage.Name, runs.Package.Name)
-	}
-	return a.people.copyOf(Who{
-		Container: in, Software: runs,
-		Owner:   owner.Find(a.options.Rules, a.options.Mapping, &f),
-		Service: owner.Service(&f),
-	})
-}
-
 // claimOf remembers the answers to the User-Agents seen last: most processes have one or two.
 func (s *subject) claimOf(a *Attributor, call Call) *claim {
+	if call.Kind == imds.V1 && s.history.Fallback() != client.NoFallback {
+		call.Kind = imds.TokenRequest // who asked for a token in vain calls on by v1
+	}
 	for n, known := range s.claims {
 		if known != nil && known.who == s.who && known.userAgent == call.UserAgent && known.v1 == (call.Kind == imds.V1) {
 			s.claims[0], s.claims[n] = known, s.claims[0]

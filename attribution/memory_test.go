@@ -18,7 +18,8 @@ import (
 func TestMemoryOfACaller(t *testing.T) {
 	const processes, limit = 10_000, 2 << 10
 	proc := newCronHost(t)
-	reader, err := caller.NewReader(caller.Options{Proc: proc.dir, Size: processes})
+	byTeam := rules(t, "env:TEAM unit")
+	reader, err := caller.NewReader(caller.Options{Proc: proc.dir, Size: processes, Env: Variables(byTeam)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +28,7 @@ func TestMemoryOfACaller(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer finder.Close()
-	a := New(Options{Software: finder, Rules: rules(t, "env:TEAM unit"), Size: processes})
+	a := New(Options{Software: finder, Rules: byTeam, Size: processes})
 	first := named(reader, proc.next(t))
 	for _, ok := finder.Of(first); !ok; _, ok = finder.Of(first) {
 		time.Sleep(time.Millisecond)

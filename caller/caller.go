@@ -73,6 +73,9 @@ type Caller struct {
 	Args []string
 	// Program is what it runs if it is an interpreter.
 	Program Program
+	// Env are those variables of its environment that [Options] name, as it was when the caller was first
+	// read; nil where there are none.
+	Env map[string]string
 	// User and Group are the host's names; "" when unknown, and always for a caller in a container or
 	// pod, where the same number may be someone else.
 	User, Group string

@@ -61,6 +61,7 @@ func (r *Reader) look(p process, o Origin, s stat, buf []byte) (*Caller, error) 
 	}
 	c.Args = shownArgs(line, partial)
 	c.Program = p.program(c.Executable, line, partial)
+	c.Env = p.environment(r.env)
 	lines, err := p.read("/cgroup", buf)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -31,12 +32,15 @@ type Options struct {
 	Proc string
 	// Size is how many callers are remembered; 0 means 16384.
 	Size int
+	// Env names the variables that are read of a caller's environment.
+	Env []string
 }
 
 // Reader names callers. It reads a process once for each program that it runs, and remembers the
 // callers seen last.
 type Reader struct {
 	proc          string
+	env           []string
 	clock         clock
 	made          time.Time
 	known         *lru.Cache[image, reading]
@@ -88,6 +92,7 @@ func NewReader(opts Options) (*Reader, error) {
 	return &Reader{
 		cgroups:    cgroups,
 		proc:       proc,
+		env:        slices.Clone(opts.Env),
 		clock:      newClock(proc),
 		made:       time.Now(),
 		known:      known,
@@ -153,10 +158,14 @@ func (r *Reader) fly(key image, o Origin) <-chan singleflight.Result {
 			return r.recorded(o), nil // /proc hangs: not one more goroutine for it
 		}
 		defer func() { <-r.reads }()
-		if known, ok := r.known.Peek(key); ok && !r.isOld(known) {
+		known, ok := r.known.Peek(key)
+		if ok && !r.isOld(known) {
 			return known.caller, nil // read between our look and this flight
 		}
 		c := r.read(o)
+		if ok && c.Complete {
+			c.Env = known.caller.Env // that of the start, over which it may have written since
+		}
 		if c.Complete && !c.Starting {
 			r.known.Add(key, reading{c, time.Since(r.made)})
 		}

@@ -37,7 +37,7 @@ type Containers struct {
 
 // Redirect are the settings of the kernel hook and of the listener behind it.
 type Redirect struct {
-	Cgroup           string         `yaml:"cgroup" doc:"The cgroup2 directory whose processes are redirected. Empty: the root, found or mounted by itself."`
+	Cgroup           string         `yaml:"cgroup" doc:"The cgroup2 directory whose processes are redirected, with ebpf; rules of iptables know no cgroups and redirect the whole network namespace. Empty: the root, found or mounted by itself."`
 	Listen           netip.AddrPort `yaml:"listen" doc:"Where redirected IPv4 connections arrive: a link-local address, added to lo if no interface has it, or one on loopback for a sidecar."`
 	Listen6          netip.AddrPort `yaml:"listen6" doc:"The same for IPv6. Empty: the IPv6 endpoint is not redirected."`
 	Containers       bool           `yaml:"containers" doc:"Whether calls from other network namespaces are redirected too. They then reach IMDS from the host: firewall rules, routes and policies for 169.254.169.254 that held them up on their way there do not hold up the bridge."`

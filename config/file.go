@@ -10,7 +10,9 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 )
 
 // parse reads a file's content. It walks the syntax tree itself, since a decoder could give neither
@@ -18,7 +20,7 @@ import (
 func (l *loader) parse(name string, data []byte) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff")) // as some editors write
 	// The parser would stop at the first duplicate; the walk finds them all.
-	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
+	file, err := parser.Parse(tokens(data), 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		l.syntaxError(name, err)
 		return
@@ -41,6 +43,14 @@ func (l *loader) parse(name string, data []byte) {
 		}
 		w.mapping(d.Body, "")
 	}
+}
+
+// tokens leaves out empty documents: the parser takes one for the end of the file.
+func tokens(data []byte) token.Tokens {
+	all := slices.DeleteFunc(lexer.Tokenize(string(data)), func(t *token.Token) bool { return t.Type == token.CommentType })
+	return slices.CompactFunc(all, func(a, b *token.Token) bool {
+		return a.Type == token.DocumentHeaderType && b.Type == token.DocumentHeaderType
+	})
 }
 
 func (l *loader) syntaxError(name string, err error) {

@@ -37,6 +37,7 @@ func TestBadFiles(t *testing.T) {
 		"a list at the top":   {"- mode\n", []string{"line 1: must be a list of keys with values"}},
 		"a word at the top":   {"mode\n", []string{"line 1: must be a list of keys with values"}},
 		"two documents":       {"mode: observe\n---\nmode: upgrade\n", []string{"begins a second document"}},
+		"and an empty one":    {"mode: observe\n---\n# nothing\n---\nmode: upgrade\n", []string{"begins a second document"}},
 		"alias":               {"mode: &m observe\ncontainers:\n  v1: *m\n", []string{"line 1: mode takes one value", "line 3: containers.v1 takes one value"}},
 		"merge":               {"<<: {mode: observe}\n", []string{`line 1: unknown key "<<"`}},
 		"no YAML":             {"mode: upgrade\nlog: {\n", []string{"line 2: "}},
@@ -75,16 +76,17 @@ func checkProblems(t *testing.T, err error, prefix string, want []string) {
 func TestGoodFiles(t *testing.T) {
 	t.Parallel()
 	for name, content := range map[string]string{
-		"empty":            "",
-		"comments":         "# nothing\n",
-		"empty section":    "redirect:\n  # listen: x\n",
-		"quotes":           "mode: \"observe\"\nlimits: {'callers': '5'}\n",
-		"document mark":    "---\nmode: observe\n...\n",
-		"dots":             "limits.callers: 5\nlimits:\n  connections: 5\n",
-		"carriage returns": "mode: observe\r\nlog:\r\n  level: warn\r\n",
-		"decimal mark":     "redirect.mark: 8297\n",
-		"byte order mark":  "\ufeffmode: observe\n",
-		"off":              "redirect.listen6: \"\"\nadmin.listen: ''\n",
+		"empty":             "",
+		"comments":          "# nothing\n",
+		"empty section":     "redirect:\n  # listen: x\n",
+		"quotes":            "mode: \"observe\"\nlimits: {'callers': '5'}\n",
+		"document mark":     "---\nmode: observe\n...\n",
+		"an empty document": "---\n# nothing\n---\nmode: observe\n",
+		"dots":              "limits.callers: 5\nlimits:\n  connections: 5\n",
+		"carriage returns":  "mode: observe\r\nlog:\r\n  level: warn\r\n",
+		"decimal mark":      "redirect.mark: 8297\n",
+		"byte order mark":   "\ufeffmode: observe\n",
+		"off":               "redirect.listen6: \"\"\nadmin.listen: ''\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

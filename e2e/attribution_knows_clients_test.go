@@ -155,14 +155,14 @@ var speakers = map[string]func(*testing.T) speaker{
 			client: client{args: []string{"sh", "-c", "rm -rf $BYOBU_CONFIG_DIR/.last.tmux; byobu-status tmux_left; sleep 1"}},
 			env:    []string{"BYOBU_BACKEND=tmux", "BYOBU_CONFIG_DIR=" + dir, "BYOBU_RUN_DIR=" + dir},
 			call:   "v1", name: "byobu", sure: "guess", v2: "no", atFirst: "wget", pkg: "wget",
-			code: "rewrite", text: "take hostname and ip_address out of Byobu's status (byobu-config): they ask by wget, without a token", link: "www.byobu.org/documentation",
+			code: "rewrite", text: "if this is Byobu: take hostname and ip_address out of Byobu's status (byobu-config): they ask by wget, without a token", link: "www.byobu.org/documentation",
 		}
 	},
 	"Boto 2": func(t *testing.T) speaker {
 		return speaker{
 			client: client{args: []string{debianPython, "clients/boto2/credentials.py"}},
 			call:   "v1", name: "boto2", version: boto2Version(t), sure: "guess", v2: "no", atFirst: "python-urllib", script: "/boto2/credentials.py",
-			code: "rewrite", text: "replace Boto 2 by Boto3 1.12.6 or later: no release of it speaks v2", link: "boto3.amazonaws.com/v1/documentation/api/latest/guide/migration.html",
+			code: "rewrite", text: "if this is Boto 2: replace Boto 2 by Boto3 1.12.6 or later: no release of it speaks v2", link: "boto3.amazonaws.com/v1/documentation/api/latest/guide/migration.html",
 		}
 	},
 	"Boto3": func(t *testing.T) speaker {
@@ -198,7 +198,7 @@ var speakers = map[string]func(*testing.T) speaker{
 		return speaker{
 			client: client{args: []string{"node", "credentials.js"}, dir: dir},
 			call:   "v1", name: "awscred", version: npmVersion(t, dir, "awscred"), sure: "guess", v2: "no", atFirst: "node", script: "/credentials.js",
-			code: "rewrite", text: "replace awscred by @aws-sdk/credential-providers: no release of it speaks v2", link: "/setting-credentials-node.html",
+			code: "rewrite", text: "if this is awscred: replace awscred by @aws-sdk/credential-providers: no release of it speaks v2", link: "/setting-credentials-node.html",
 		}
 	},
 	"the AWS SDK for Go v1": func(t *testing.T) speaker {

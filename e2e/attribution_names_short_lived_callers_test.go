@@ -71,5 +71,14 @@ func TestAttributionNamesShortLivedCallers(t *testing.T) {
 				t.Errorf("process %d of container %s: %s", n, name, who.raw)
 			}
 		}
+		// They have ended; explain says of the last one what it was all the same.
+		x, _ := i.explain(t, b, fmt.Sprint(lines[fmt.Sprint(name, "-", inEach-1)].Caller.PID), dockerAlone(d.socket)...)
+		if !x.Processes[0].Ended || x.Processes[0].Calls.V1 != 1 {
+			t.Errorf("explain: %+v", x)
+		}
+		x.check(t, "executable", "/short", "/proc/")
+		x.check(t, "container", id+" of docker", "its cgroup")
+		x.check(t, "container name", name, "docker")
+		x.check(t, "image", "short:latest", "docker")
 	}
 }

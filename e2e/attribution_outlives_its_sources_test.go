@@ -143,7 +143,7 @@ func (i *instance) checkUnknown(t *testing.T, b *bridge, line attributed, c cont
 	}
 	x, text := i.explain(t, b, fmt.Sprint(line.record.Caller.PID), flags...)
 	x.check(t, "container", c.id+" of docker", "its cgroup")
-	x.checkUnknown(t, "image", "no source told of this container: see the sources below")
+	x.checkUnknown(t, "image", "no source told of this container: see what is below")
 	x.checkUnknown(t, "owner", "no rule of attribution.owner finds one")
 	if len(x.Sources) != len(errors) || strings.Contains(text, "\x1b") {
 		t.Errorf("explain:\n%s", text)

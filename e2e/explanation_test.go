@@ -12,6 +12,7 @@ type explanation struct {
 	Container string
 	Processes []struct {
 		PID   int
+		Ended bool
 		Facts []struct{ Name, Value, From, Why string }
 		Calls struct {
 			V1     int

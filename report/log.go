@@ -61,17 +61,13 @@ func levelOf(c *Call) slog.Level {
 func callerValue(who person) slog.Value {
 	a := make([]slog.Attr, 0, 32)
 	if who.hasProcess() {
-		a = append(a,
-			slog.Int("pid", int(who.PID)),
-			slog.Int("ppid", int(who.PPID)),
-			slog.String("comm", who.Comm),
-			slog.String("exe", who.Executable),
-			slog.Any("args", who.Args),
-			slog.Int("gid", int(who.GID)),
-			slog.String("user", who.User),
-			slog.String("group", who.Group),
-			slog.String("cgroup", who.Cgroup),
-		)
+		a = append(a, slog.Int("pid", int(who.PID)), slog.Int("ppid", int(who.PPID)))
+		a = append(a, pairs{{"comm", who.Comm}, {"exe", who.Executable}}.log()...)
+		if len(who.Args) > 0 {
+			a = append(a, slog.Any("args", who.Args))
+		}
+		a = append(a, slog.Int("gid", int(who.GID)))
+		a = append(a, pairs{{"user", who.User}, {"group", who.Group}, {"cgroup", who.Cgroup}}.log()...)
 	}
 	if who.ExecutableDeleted {
 		a = append(a, slog.Bool("exe_deleted", true))

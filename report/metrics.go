@@ -3,6 +3,7 @@ package report
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -21,6 +22,7 @@ type metrics struct {
 
 	attributed metric.Int64Counter
 	owned      map[attributedLabels]metric.MeasurementOption // touched by report alone
+	selfNamed  int                                           // of owned, those that processes named themselves
 	sets       sync.Map                                      // labels of a call -> metric.MeasurementOption: there are few, and they recur
 }
 
@@ -67,8 +69,12 @@ func (m *metrics) recordLegs(legs []Leg) {
 // attributedLabels tell calls apart by who is to do something about them.
 type attributedLabels struct{ version, owner, client, advice string }
 
-// maxAttributed bounds the series: owners are names that others choose.
-const maxAttributed = 1000
+const (
+	// maxAttributed bounds the series: owners are names that others choose.
+	maxAttributed = 1000
+	// maxSelfNamed leaves room for the rest: each process may call itself another name.
+	maxSelfNamed = maxAttributed / 4
+)
 
 // overflow takes the calls of owners beyond that: OpenTelemetry, Metrics SDK, "Overflow attribute", has
 // the same for whole series.
@@ -80,11 +86,15 @@ func (m *metrics) recordAttributed(c *Call, known *attribution.Attribution) {
 		key.advice = string(known.Advice.Code)
 	}
 	option, ok := m.owned[key]
-	if !ok && len(m.owned) >= maxAttributed {
-		key.owner = overflow
+	selfNamed := strings.HasPrefix(known.Owner.From, "env:")
+	if !ok && (len(m.owned) >= maxAttributed || selfNamed && m.selfNamed >= maxSelfNamed) {
+		key.owner, selfNamed = overflow, false
 		option, ok = m.owned[key]
 	}
 	if !ok {
+		if selfNamed {
+			m.selfNamed++
+		}
 		option = metric.WithAttributeSet(attribute.NewSet(pairs{
 			{"imds.version", key.version}, {"imds.owner.name", key.owner},
 			{"imds.client.name", key.client}, {"imds.advice.code", key.advice},

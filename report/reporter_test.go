@@ -59,13 +59,17 @@ func TestUnknownCallersAreNotGuessed(t *testing.T) {
 func TestHostileCallerIsHarmlessInSpans(t *testing.T) {
 	t.Parallel()
 	c := &Call{
-		Method: "GET", Proto: "HTTP/1.1", UserAgent: strings.Repeat("\xff\x1b[31m", 4000),
+		Method: "GET", Proto: "HTTP/1.1", UserAgent: "\u009b2J\u202e" + strings.Repeat("\xff\x1b[31m", 4000),
+		Path:   "/latest/\u009b2J",
 		Client: netip.MustParseAddrPort("192.0.2.1:1"),
 		Caller: &caller.Caller{},
 	}
 	for _, kv := range append(requestAttributes("GET", c, 0), callerAttributes(person{Caller: c.Caller, Who: &attribution.Who{}})...) {
 		if kv.Value.Type() == attribute.STRING && len(kv.Value.AsString()) > 4*maxText {
 			t.Errorf("%s has %d bytes", kv.Key, len(kv.Value.AsString()))
+		}
+		if kv.Value.Type() == attribute.STRING && strings.ContainsAny(kv.Value.AsString(), "\x1b\u009b\u202e") {
+			t.Errorf("%s steers a terminal: %q", kv.Key, kv.Value.AsString()[:32])
 		}
 	}
 }

@@ -250,9 +250,5 @@ func (l *Leg) path(c *Call) string {
 // maxText bounds what a caller can put into a span or a log line, in bytes.
 const maxText = 512
 
-func shorten(s string) string {
-	if len(s) > maxText {
-		s = s[:maxText] + "…"
-	}
-	return strings.ToValidUTF8(s, "\uFFFD")
-}
+// shorten also makes it harmless to logs and terminals.
+func shorten(s string) string { return caller.Printable(s, maxText) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,10 +15,6 @@ import (
 )
 
 const (
-	// kept bounds the containers and the pods that are remembered, those gone included.
-	kept = 4096
-	// goneFor is how long a container is known that is gone: its calls are still told of.
-	goneFor = 10 * time.Minute
 	// askPatience bounds a question to a source.
 	askPatience = 2 * time.Second
 	// askAgain is how soon a source is asked again about what it did not know.
@@ -35,7 +32,9 @@ type Directory struct {
 
 	mu         sync.Mutex // for writers
 	containers *lru.Cache[string, *entry]
-	pods       *lru.Cache[string, *Pod]
+	pods       *lru.Cache[string, *held]
+	text       int  // of all that is kept
+	spared     bool // that was said
 	questions  chan string
 
 	stop    context.CancelFunc
@@ -70,8 +69,9 @@ type State struct {
 // Open watches sources, those with the most weight first, until Close.
 func Open(log *slog.Logger, sources ...Source) *Directory {
 	d := &Directory{log: log, questions: make(chan string, asked)}
-	d.containers, _ = lru.New[string, *entry](kept) // fails for a size below 1 alone
-	d.pods, _ = lru.New[string, *Pod](kept)
+	// It fails for a size below 1 alone.
+	d.containers, _ = lru.NewWithEvict(kept, func(_ string, e *entry) { d.text -= e.text() })
+	d.pods, _ = lru.NewWithEvict(kept, func(_ string, h *held) { d.text -= h.pod.text() })
 	for rank, s := range sources {
 		added := &source{Source: s, rank: rank}
 		added.state.Store(&State{Source: s.Name(), Since: time.Now()})
@@ -82,6 +82,7 @@ func Open(log *slog.Logger, sources ...Source) *Directory {
 	for _, s := range d.sources {
 		d.running.Go(func() { d.watch(ctx, s) })
 	}
+	d.running.Go(func() { d.sweep(ctx) })
 	if len(d.sources) > 0 {
 		for range askers {
 			d.running.Go(func() { d.ask(ctx) })
@@ -128,7 +129,11 @@ func (d *Directory) Get(id, podUID string) *Container {
 // inPod is for a container in a pod. The cgroup says which pod it is; labels that say otherwise are not
 // the kubelet's.
 func (d *Directory) inPod(id, podUID string, e *entry) *Container {
-	pod, ok := d.pods.Get(podUID)
+	var pod *Pod
+	h, ok := d.pods.Get(podUID)
+	if ok {
+		pod = h.pod
+	}
 	switch {
 	case e != nil && e.pod != nil && (e.pod == pod || !ok && e.pod.UID == podUID):
 		return e.merged
@@ -162,7 +167,7 @@ func (d *Directory) inPod(id, podUID string, e *entry) *Container {
 		merged.Pod = nil
 	}
 	next.merged = (&merged).with(&Container{Pod: pod, From: []string{"pod"}})
-	d.containers.Add(key, next)
+	d.keep(key, next)
 	return next.merged
 }
 
@@ -181,12 +186,12 @@ func (e *entry) wants(now time.Time, sources int) bool {
 	if !e.gone.IsZero() || now.Sub(e.asked) < askAgain {
 		return false
 	}
-	for _, told := range e.told {
-		if told != nil {
-			return false // the one that runs it knows; the others tell when they come to know
-		}
-	}
-	return sources > 0
+	return sources > 0 && !e.isTold() // the one that runs it knows; the others tell when they come to know
+}
+
+// isTold tells whether a source told of it.
+func (e *entry) isTold() bool {
+	return slices.ContainsFunc(e.told, func(told *Container) bool { return told != nil })
 }
 
 // query has the sources asked about a container.
@@ -203,7 +208,7 @@ func (d *Directory) query(id, podUID string) *entry {
 		*next = *e
 		next.asked = now
 	}
-	d.containers.Add(id, next)
+	d.keep(id, next)
 	select {
 	case d.questions <- id:
 	default: // it is asked again, with a later call
@@ -239,7 +244,7 @@ func (d *Directory) ask(ctx context.Context) {
 func (d *Directory) watch(ctx context.Context, s *source) {
 	pause := firstPause
 	for ctx.Err() == nil {
-		l := &listener{d: d, s: s, seen: make(map[string]bool)}
+		l := &listener{d: d, s: s, seen: make(map[string]bool), seenPods: make(map[string]bool)}
 		err := s.Watch(ctx, l)
 		if ctx.Err() != nil {
 			return
@@ -266,7 +271,7 @@ func (d *Directory) failed(s *source, err error) {
 	s.state.Store(&State{Source: s.Name(), Error: err, Since: time.Now()})
 	switch {
 	case !before.Ready && before.Error != nil && before.Error.Error() == err.Error():
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+	case s.isOptional() && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED)):
 		d.log.Debug("a source of containers is not there", "source", s.Name(), "error", err.Error())
 	default:
 		d.log.Warn("containers are not watched: what is known of new ones may be incomplete until they are", "source", s.Name(), "error", err.Error())
@@ -290,7 +295,7 @@ func (d *Directory) here(s *source, c *Container) {
 	}
 	next.told[s.rank] = c
 	next.merge()
-	d.containers.Add(c.ID, next)
+	d.keep(c.ID, next)
 }
 
 func (d *Directory) gone(s *source, id string) {
@@ -299,19 +304,15 @@ func (d *Directory) gone(s *source, id string) {
 	if e, ok := d.containers.Peek(id); ok && e.gone.IsZero() && e.told[s.rank] != nil {
 		next := *e
 		next.gone = time.Now()
-		d.containers.Add(id, &next)
+		d.keep(id, &next)
 	}
-	d.forget()
 }
 
-// forget drops those that are gone for long, the oldest first.
-func (d *Directory) forget() {
-	for {
-		id, e, ok := d.containers.GetOldest()
-		if !ok || e.gone.IsZero() || time.Since(e.gone) < goneFor {
-			return
-		}
-		d.containers.Remove(id)
+func (d *Directory) podGone(s *source, uid string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if h, ok := d.pods.Peek(uid); ok && h.gone.IsZero() && h.by == s {
+		d.keepPod(uid, &held{pod: h.pod, by: s, gone: time.Now()})
 	}
 }
 
@@ -320,7 +321,8 @@ type listener struct {
 	d     *Directory
 	s     *source
 	ready bool
-	seen  map[string]bool // before Ready
+	// seen are the containers and the pods that it told of before Ready.
+	seen, seenPods map[string]bool
 }
 
 func (l *listener) Here(c *Container) {
@@ -332,7 +334,16 @@ func (l *listener) Here(c *Container) {
 
 func (l *listener) Gone(id string) { l.d.gone(l.s, id) }
 
-func (l *listener) Pod(p *Pod) { l.d.pods.Add(p.UID, p) }
+func (l *listener) Pod(p *Pod) {
+	if !l.ready {
+		l.seenPods[p.UID] = true
+	}
+	l.d.mu.Lock()
+	defer l.d.mu.Unlock()
+	l.d.keepPod(p.UID, &held{pod: p, by: l.s})
+}
+
+func (l *listener) PodGone(uid string) { l.d.podGone(l.s, uid) }
 
 // Ready ends those that went while nobody watched.
 func (l *listener) Ready() {
@@ -342,6 +353,11 @@ func (l *listener) Ready() {
 			l.d.gone(l.s, id)
 		}
 	}
-	l.seen = nil
+	for _, uid := range l.d.pods.Keys() {
+		if !l.seenPods[uid] {
+			l.d.podGone(l.s, uid)
+		}
+	}
+	l.seen, l.seenPods = nil, nil
 	l.d.ready(l.s)
 }

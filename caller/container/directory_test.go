@@ -175,7 +175,7 @@ func TestContainerThatIsGoneIsKnownForAWhile(t *testing.T) {
 			t.Error("forgotten too soon")
 		}
 		d.Get("b", "")
-		time.Sleep(2 * time.Second)
+		time.Sleep(sweepEvery + 2*time.Second)
 		docker.tell(func(l Listener) { l.Gone("b") })
 		if d.containers.Contains("a") || !d.containers.Contains("b") {
 			t.Error("kept for too long, or not long enough")

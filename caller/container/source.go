@@ -20,6 +20,16 @@ type Source interface {
 	Inspect(ctx context.Context, id string) (*Container, error)
 }
 
+// Optional is a source that may not be there, which is not worth a warning.
+func Optional(s Source) Source { return optional{s} }
+
+type optional struct{ Source }
+
+func (s *source) isOptional() bool {
+	_, ok := s.Source.(optional)
+	return ok
+}
+
 // Listener is who is told by a source. Its functions return at once.
 type Listener interface {
 	Ready()
@@ -28,4 +38,5 @@ type Listener interface {
 	Gone(id string)
 	// Pod is for a pod that came or changed: the ids of its containers may not be known yet.
 	Pod(*Pod)
+	PodGone(uid string)
 }

@@ -2,7 +2,6 @@ package owner
 
 import (
 	"bytes"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -10,10 +9,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-
-	"github.com/goccy/go-yaml"
-
-	"github.com/imds-bridge/imds-bridge/caller"
 )
 
 // maxMapping bounds a mapping file.
@@ -23,7 +18,14 @@ const maxMapping = 8 << 20
 const maxName = 128
 
 // Mapping says who owns what, from a file that an operator keeps.
-type Mapping struct{ lines []mapped }
+type Mapping struct {
+	// Entries are the lines of a table, or the Components of a catalog that have an owner. There is one at least.
+	Entries int
+	// Ownerless are the Components of a catalog that were passed over, since they name no owner.
+	Ownerless int
+
+	lines []mapped
+}
 
 // mapped is one line: what a fact has to be like, and whose that is.
 type mapped struct{ fact, pattern, owner string }
@@ -71,7 +73,7 @@ func services(f *Facts) []string {
 }
 
 // LoadMapping reads a Backstage catalog (.yaml, .yml) or a table (.csv). A file that cannot be read
-// whole is refused whole.
+// whole is refused whole, and so is one without an entry.
 func LoadMapping(name string) (*Mapping, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -85,6 +87,7 @@ func LoadMapping(name string) (*Mapping, error) {
 	if len(text) > maxMapping {
 		return nil, fmt.Errorf("read the owners' file: %s has more than %d MiB", name, maxMapping>>20)
 	}
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // as some editors and spreadsheets write
 	var m *Mapping
 	switch filepath.Ext(name) {
 	case ".csv":
@@ -98,77 +101,6 @@ func LoadMapping(name string) (*Mapping, error) {
 		return nil, fmt.Errorf("read the owners' file: %s: %w", name, err)
 	}
 	return m, nil
-}
-
-// parseTable reads lines of fact,pattern,owner.
-func parseTable(text []byte) (*Mapping, error) {
-	r := csv.NewReader(bytes.NewReader(text))
-	r.FieldsPerRecord, r.Comment, r.TrimLeadingSpace = 3, '#', true
-	m := &Mapping{}
-	for {
-		line, err := r.Read()
-		if errors.Is(err, io.EOF) {
-			return m, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		at, _ := r.FieldPos(0)
-		if len(m.lines) == 0 && line[0] == "fact" {
-			continue // the header
-		}
-		if facts[line[0]] == nil {
-			return nil, fmt.Errorf("line %d: no fact %q (executable, unit, image, …: see docs/attribution.md)", at, line[0])
-		}
-		if _, err := path.Match(line[1], ""); err != nil {
-			return nil, fmt.Errorf("line %d: pattern %q: %w", at, line[1], err)
-		}
-		if line[1] == "" || line[2] == "" {
-			return nil, fmt.Errorf("line %d: pattern or owner is empty", at)
-		}
-		m.lines = append(m.lines, mapped{line[0], line[1], caller.Printable(line[2], maxName)})
-	}
-}
-
-// entity is what is wanted of one in a Backstage catalog: see its "Descriptor Format of Catalog Entities".
-type entity struct {
-	Kind     string `yaml:"kind"`
-	Metadata struct {
-		Name        string            `yaml:"name"`
-		Annotations map[string]string `yaml:"annotations"`
-	} `yaml:"metadata"`
-	Spec struct {
-		Owner string `yaml:"owner"`
-	} `yaml:"spec"`
-}
-
-func parseCatalog(text []byte) (*Mapping, error) {
-	m := &Mapping{}
-	for decoder := yaml.NewDecoder(bytes.NewReader(text)); ; {
-		var e entity
-		err := decoder.Decode(&e)
-		if errors.Is(err, io.EOF) {
-			return m, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if e.Kind != "Component" || e.Spec.Owner == "" {
-			continue
-		}
-		// The reference of an owner is [kind:][namespace/]name.
-		who := e.Spec.Owner[strings.LastIndexAny(e.Spec.Owner, ":/")+1:]
-		for _, name := range []string{e.Metadata.Annotations["backstage.io/kubernetes-id"], e.Metadata.Name} {
-			if name != "" {
-				m.lines = append(m.lines, mapped{"service", escape(name), caller.Printable(who, maxName)})
-			}
-		}
-	}
-}
-
-// escape makes a name the pattern of itself alone.
-func escape(name string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(name)
 }
 
 // find returns the owner of the first line that is right, and why it is.

@@ -103,7 +103,7 @@ func TestTable(t *testing.T) {
 		"container,web,by-name\ncontainer,k8s_web,second":                         {"by-name", "file: container web"},
 		"service,web,by-service":                                                  {"by-service", "file: service web"},
 		"script,,x":                                                               {},
-		"":                                                                        {},
+		"\ufeffFact , Pattern , Owner\r\nunit , kubelet.service , ops \r\n":       {"ops", "file: unit kubelet.service"},
 	} {
 		m, err := load(t, "owners.csv", lines)
 		if strings.HasPrefix(lines, "script,,") {
@@ -139,12 +139,32 @@ metadata:
   annotations: {backstage.io/kubernetes-id: web}
 spec: {type: service, lifecycle: production, owner: "group:default/checkout"}
 ---
+# nothing, which is not the end
+---
+kind: Component
+metadata: {name: orphan}
+spec: {type: service}
+---
 kind: Component
 metadata: {name: "w*"}
-spec: {owner: star}
+spec: {owner: &team star}
+---
+kind: Component
+metadata: {name: later}
+spec: {x: &team late, owner: *team}
+---
+kind: Template
+metadata: {name: not-asked}
+spec: {owner: [a, b]}
 `)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if m.Entries != 3 || m.Ownerless != 1 {
+		t.Errorf("%d entries, %d without an owner", m.Entries, m.Ownerless)
+	}
+	if got := Find([]Rule{{Source: "file"}}, m, &Facts{Unit: "later.service"}); got.Name != "late" {
+		t.Errorf("behind an empty document: %+v", got)
 	}
 	if got, want := Find([]Rule{{Source: "file"}}, m, &shop), (Owner{"checkout", "file: service web"}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
@@ -161,11 +181,21 @@ spec: {owner: star}
 func TestBadFilesAreRefusedWhole(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, text, want string }{
-		{"o.csv", "unit,a,b\nunti,a,b", `line 2: no fact "unti"`},
-		{"o.csv", "unit,a", "wrong number of fields"},
+		{"o.csv", "unit,a,b\nunti,a,b", `line 2: no fact "unti": there are container, ecs_family, ecs_service, executable, image, namespace, package, script, service, service_account, unit, user, workload`},
+		{"o.csv", "fact,pattern,owner\nunit,a", "line 2: 2 fields, want 3: fact,pattern,owner"},
+		{"o.csv", "unit;a;b", "line 1: 1 field, want 3: fact,pattern,owner"},
 		{"o.csv", "unit,[,b", "line 1: pattern"},
-		{"o.csv", "unit,a,", "line 1"},
-		{"o.yaml", "kind: [", "o.yaml"},
+		{"o.csv", "unit,a, ", "line 1: pattern or owner is empty"},
+		{"o.csv", "", "o.csv: no entry: want lines of fact,pattern,owner"},
+		{"o.csv", "# none yet\n\nfact,pattern,owner\n", "no entry"},
+		{"o.yaml", "kind: [", "o.yaml: line 1: "},
+		{"o.yaml", "hello", "o.yaml: line 1: "},
+		{"o.yaml", "", "o.yaml: no entry: want documents of kind Component with metadata.name and spec.owner"},
+		{"o.yaml", "# none yet\n---\n", "no entry"},
+		{"o.yaml", "kind: Group\nmetadata: {name: a}\n---\nkind: Component\nmetadata: {name: b}\nspec: {owner: 'group:'}\n", "no entry"},
+		{"o.yaml", "kind: Group\n---\n---\n# b\nkind: Component\nmetadata: [x]\n", "o.yaml: line 6: "},
+		{"o.yaml", "kind: Component\nspec: {owner: a}\n", "no entry"},
+		{"o.yaml", "kind: Group\n---\nkind: Component\nmetadata: {name: b}\nspec: {owner: [a]}\n", `the document from line 3: spec.owner of Component "b" must be text`},
 		{"o.txt", "", "want .csv or .yaml"},
 		{"o.csv", strings.Repeat("#\n", maxMapping), "more than 8 MiB"},
 	} {

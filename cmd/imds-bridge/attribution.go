@@ -35,25 +35,23 @@ type attributor struct {
 	containers *container.Directory
 	software   *software.Finder // nil where the process may open too few files
 	tags       *tags
+	variables  []string // of callers' environments, that it looks at
 }
 
 // newAttributor begins to watch its sources.
 func newAttributor(c config.Config, log *slog.Logger) (_ *attributor, err error) {
-	rules, err := owner.ParseRules(c.Attribution.Owner)
+	rules, mapping, err := checkAttribution(c.Attribution)
 	if err != nil {
-		return nil, usage(fmt.Errorf("attribution.owner: %w", err))
+		return nil, err
 	}
-	var mapping *owner.Mapping
-	if c.Attribution.OwnerFile != "" {
-		if mapping, err = owner.LoadMapping(c.Attribution.OwnerFile); err != nil {
-			return nil, usage(fmt.Errorf("attribution.owner_file: %w", err))
-		}
+	if mapping != nil {
+		log.Info("owners read", "file", c.Attribution.OwnerFile, "entries", mapping.Entries, "without_owner", mapping.Ownerless)
 	}
 	list, err := sources(c.Attribution, log)
 	if err != nil {
 		return nil, err
 	}
-	a := &attributor{tags: &tags{names: owner.Tags(rules)}}
+	a := &attributor{tags: &tags{names: owner.Tags(rules)}, variables: attribution.Variables(rules)}
 	if a.software, err = newFinder(log); err != nil {
 		return nil, err
 	}
@@ -63,6 +61,23 @@ func newAttributor(c config.Config, log *slog.Logger) (_ *attributor, err error)
 		Tags: a.tags.get, Size: c.Limits.Callers,
 	})
 	return a, nil
+}
+
+// checkAttribution reads the rules for owners and their file, and refuses those that are wrong. The mapping
+// is nil where there is no file.
+func checkAttribution(c config.Attribution) ([]owner.Rule, *owner.Mapping, error) {
+	rules, err := owner.ParseRules(c.Owner)
+	if err != nil {
+		return nil, nil, usage(fmt.Errorf("attribution.owner: %w", err))
+	}
+	if c.OwnerFile == "" {
+		return rules, nil, nil
+	}
+	mapping, err := owner.LoadMapping(c.OwnerFile)
+	if err != nil {
+		return nil, nil, usage(fmt.Errorf("attribution.owner_file: %w", err))
+	}
+	return rules, mapping, nil
 }
 
 // filesOfFinder is what looking at software needs of the open files that the process may have.
@@ -86,10 +101,10 @@ const auto = "auto"
 // sources are those that the configuration names, the ones with the most weight first.
 func sources(c config.Attribution, log *slog.Logger) (list []container.Source, err error) {
 	for path := range sockets(c.Docker, "/run/docker.sock", "/run/podman/podman.sock") {
-		list = append(list, docker.New(path))
+		list = append(list, named(c.Docker, docker.New(path)))
 	}
 	for path := range sockets(c.CRI, cri.Sockets()...) {
-		list = append(list, cri.New(log, path))
+		list = append(list, named(c.CRI, cri.New(log, path)))
 	}
 	if c.Kubernetes == "on" || c.Kubernetes == auto && c.Node != "" && os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
 		pods, err := inCluster(c.Node, log)
@@ -137,6 +152,14 @@ func sockets(setting string, usual ...string) iter.Seq[string] {
 		return slices.Values(usual)
 	}
 	return strings.FieldsSeq(setting)
+}
+
+// named is a source that should be there if a setting names it.
+func named(setting string, s container.Source) container.Source {
+	if setting == auto {
+		return container.Optional(s)
+	}
+	return s
 }
 
 func (a *attributor) close() {

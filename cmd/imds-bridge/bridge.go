@@ -102,13 +102,13 @@ func (b *bridge) findCgroup() (err error) {
 }
 
 func (b *bridge) newReporter() (err error) {
-	if b.callers, err = caller.NewReader(caller.Options{Size: b.config.Limits.Callers}); err != nil {
-		return err
-	}
 	if b.owners, err = newOwners(owner.Options{Cgroup: b.cgroup.Path}, b.log); err != nil {
 		return err
 	}
 	if b.attributor, err = newAttributor(b.config, b.log); err != nil {
+		return err
+	}
+	if b.callers, err = caller.NewReader(caller.Options{Size: b.config.Limits.Callers, Env: b.attributor.variables}); err != nil {
 		return err
 	}
 	t := b.telemetry

@@ -43,6 +43,9 @@ settings that the bridge would refuse. docs/doctor.md describes each check, and 
 			if err != nil {
 				return usage(err)
 			}
+			if _, _, err := checkAttribution(c.Attribution); err != nil {
+				return err
+			}
 			report := doctor.Examine(cmd.Context(), doctorOptions(c, askV1))
 			if err := cmd.Context().Err(); err != nil {
 				return fmt.Errorf("broken off: %w", err)

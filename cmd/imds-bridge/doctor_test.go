@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -19,6 +21,27 @@ func TestDoctorRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		var out, errs strings.Builder
 		if code := run(t.Context(), args, &out, &errs); code != exitUsage || out.Len() > 0 || errs.Len() == 0 {
 			t.Errorf("%v: exit code %d, %q on standard output, %q on standard error", args, code, out.String(), errs.String())
+		}
+	}
+}
+
+// What run would refuse is refused before anything is looked at or printed.
+func TestOwnersThatRunRefuses(t *testing.T) {
+	t.Parallel()
+	empty := filepath.Join(t.TempDir(), "empty.csv")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for flag, want := range map[string]string{
+		"--attribution.owner=tema":              "attribution.owner: no source \"tema\"",
+		"--attribution.owner_file=/nowhere.csv": "attribution.owner_file: read the owners' file: open /nowhere.csv",
+		"--attribution.owner_file=" + empty:     "no entry",
+	} {
+		for _, verb := range [][]string{{"doctor", flag}, {"run", "--print-config", flag}} {
+			var out, errs strings.Builder
+			if code := run(t.Context(), verb, &out, &errs); code != exitUsage || out.Len() > 0 || !strings.Contains(errs.String(), want) {
+				t.Errorf("%v: exit code %d, %q on standard output, %q on standard error", verb, code, out.String(), errs.String())
+			}
 		}
 	}
 }

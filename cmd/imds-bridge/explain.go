@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/imds-bridge/imds-bridge/attribution"
 	"github.com/imds-bridge/imds-bridge/caller"
@@ -37,7 +38,8 @@ func explainCommand() *cobra.Command {
 		Long: `Say what the bridge would say of a process that runs here: what it is, where it runs,
 what it runs, whose it is; and beside each thing, behind the arrow, from where that is known.
 What it called, by which client and what is to be done about it is asked of the running bridge,
-at admin.listen; without one, the rest is shown.
+at admin.listen; without one, the rest is shown. Of a process that has ended the bridge is asked
+for all that it remembers.
 
 A container is named by its id, the beginning of that (12 digits or more), or its name or
 that of its pod, as the sources of attribution.* tell it. Its processes are listed, with what
@@ -62,11 +64,14 @@ is wrong.`,
     library          boto 2.49.0 (pypi, installed)          ← …/boto-2.49.0.egg-info, of python3-boto 2.49.0-4.1
     owner            finance                                ← file: script /srv/report.py
     calls            4 v1, 0 v2, 0 for a token; the last …  ← the running bridge
-    client           Boto 2 2.49.0, certain; speaks v2: no  ← library
+    client           Boto 2 2.49.0, guess; speaks v2: no    ← library
     advice           replace Boto 2 by Boto3 1.12.6 or …    ← its last v1 call`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 || strings.TrimSpace(args[0]) == "" {
 				return usage(errors.New("explain takes one pid or container (see imds-bridge explain --help)"))
+			}
+			if !isPID(args[0]) && isNumber(args[0]) && len(args[0]) < minPrefix {
+				return notMeant(args[0])
 			}
 			return nil
 		},
@@ -90,6 +95,12 @@ is wrong.`,
 			return found.write(cmd.OutOrStdout(), output)
 		},
 	}
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if unknown := (&pflag.NotExistError{}); errors.As(err, &unknown) && isNumber(unknown.GetSpecifiedShortnames()) {
+			return notMeant("-" + unknown.GetSpecifiedShortnames())
+		}
+		return cmd.Parent().FlagErrorFunc()(cmd, err)
+	})
 	config.Bind(cmd.Flags())
 	cmd.Flags().StringVar(&output, "output", "text", "text or json")
 	return cmd
@@ -105,12 +116,13 @@ type explainer struct {
 }
 
 func newExplainer(c config.Config) (*explainer, error) {
-	callers, err := caller.NewReader(caller.Options{})
+	a, err := newAttributor(c, slog.New(slog.DiscardHandler)) // what fails is in the report
 	if err != nil {
 		return nil, err
 	}
-	a, err := newAttributor(c, slog.New(slog.DiscardHandler)) // what fails is in the report
+	callers, err := caller.NewReader(caller.Options{Env: a.variables})
 	if err != nil {
+		a.close()
 		return nil, err
 	}
 	rules, err := owner.ParseRules(serviceRules)
@@ -137,6 +149,7 @@ type explanation struct {
 // explained is one process.
 type explained struct {
 	PID   uint32 `json:"pid"`
+	Ended bool   `json:"ended,omitempty"` // what follows is the running bridge's memory
 	Facts []fact `json:"facts"`
 	Calls *calls `json:"calls,omitempty"` // of which the bridge knows
 }
@@ -149,9 +162,12 @@ type sourceState struct {
 
 func (e *explainer) explain(ctx context.Context, what string) (*explanation, error) {
 	x := &explanation{}
-	pids := []int{0}
-	var err error
-	if pids[0], err = strconv.Atoi(what); err != nil || len(what) >= minPrefix {
+	var pids []int
+	if isPID(what) {
+		pid, _ := strconv.Atoi(what)
+		pids = append(pids, pid)
+	} else {
+		var err error
 		if x.Container, pids, err = e.findContainer(ctx, what); err != nil {
 			return nil, err
 		}
@@ -162,6 +178,8 @@ func (e *explainer) explain(ctx context.Context, what string) (*explanation, err
 		switch {
 		case err == nil:
 			x.Processes = append(x.Processes, e.process(ctx, c))
+		case x.Container == "" && errors.Is(err, caller.ErrNoProcess):
+			return e.ended(ctx, uint32(pid))
 		case x.Container == "":
 			return nil, err
 		case errors.Is(err, caller.ErrNoProcess): // it ended since it was listed
@@ -176,7 +194,9 @@ func (e *explainer) explain(ctx context.Context, what string) (*explanation, err
 		return nil, errors.New("none of its processes runs any longer, or may be read")
 	}
 	if x.isContained() {
-		x.Sources = e.sourceStates()
+		if x.Sources = e.sourceStates(); len(x.Sources) == 0 {
+			x.Missing = append(x.Missing, noSource)
+		}
 	}
 	x.Missing = append(x.Missing, e.missing()...)
 	e.askAll(ctx, x)

@@ -25,6 +25,7 @@ type calls struct {
 	Waste   []calledWaste `json:"waste,omitempty"`  // of about the last hour
 	Owner   calledOwner   `json:"owner"`
 	Service string        `json:"service,omitempty"`
+	Facts   []fact        `json:"facts,omitempty"` // of the process at the last call
 }
 
 // calledBy is the client of the last call.
@@ -77,7 +78,7 @@ func (a *attributor) called(pid uint32) (any, bool) {
 			SpeaksV2: by.SpeaksV2().String(), Contradiction: by.Contradiction,
 		},
 		Waste: wasted(r.Waste),
-		Owner: calledOwner(r.Owner), Service: r.Service,
+		Owner: calledOwner(r.Owner), Service: r.Service, Facts: calledFacts(r),
 	}
 	if d := r.Advice; d != nil {
 		c.Advice = &calledAdvice{Code: string(d.Code), Text: d.Text, Commands: d.Commands, Link: d.Link}
@@ -109,6 +110,7 @@ func (e *explainer) askAll(ctx context.Context, x *explanation) {
 		}
 		switch {
 		case err == nil:
+			answer.Facts = nil // explain has them newer
 			p.Calls = answer
 			p.Facts = append(without(p.Facts, factClient, factAdvice, factLink), answer.facts(p)...)
 		case errors.Is(err, errNoCalls):
@@ -160,7 +162,7 @@ func (c *calls) facts(p *explained) []fact {
 
 const (
 	callsPatience = 2 * time.Second
-	maxCalls      = 64 << 10
+	maxCalls      = 1 << 20
 )
 
 // askCalls asks the bridge that listens there about a process.
@@ -206,6 +208,10 @@ func (c *calls) clean() {
 	}
 	for i := range c.Waste {
 		texts = append(texts, &c.Waste[i].Code, &c.Waste[i].Route, &c.Waste[i].Text)
+	}
+	for i := range c.Facts {
+		f := &c.Facts[i]
+		texts = append(texts, &f.Name, &f.Value, &f.From, &f.Why)
 	}
 	for _, text := range texts {
 		*text = caller.Printable(*text, maxShown)

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -36,8 +38,10 @@ const (
 
 // facts gathers what is known of one process, in the order in which it is shown.
 type facts struct {
-	pid  uint32
-	list []fact
+	pid uint32
+	// called: they are the bridge's, of the time of a call, and not explain's of now.
+	called bool
+	list   []fact
 }
 
 // add keeps a fact harmless to terminals, whoever wrote it.
@@ -59,7 +63,11 @@ func (f *facts) unknown(name, why string) {
 func (f *facts) proc(file string) string { return fmt.Sprintf("/proc/%d/%s", f.pid, file) }
 
 func (f *facts) process(c *caller.Caller) {
-	f.add("process", c.Comm+", since "+c.Started.UTC().Format(time.RFC3339), f.proc("stat"))
+	since := ", since "
+	if f.called {
+		since = ", started "
+	}
+	f.add("process", c.Comm+since+c.Started.UTC().Format(time.RFC3339), f.proc("stat"))
 	uid := func(name string, id uint32) string {
 		if name == "" {
 			return strconv.FormatUint(uint64(id), 10)
@@ -121,7 +129,11 @@ func (f *facts) starter(c *caller.Caller) {
 	default:
 		f.add("started by", text, "its cgroup")
 	}
-	f.known("ancestors", strings.Join(lineage, " < "), "/proc, as of now")
+	from := "/proc, as of now"
+	if f.called {
+		from = "/proc, as of when the bridge read it"
+	}
+	f.known("ancestors", strings.Join(lineage, " < "), from)
 }
 
 func (f *facts) place(c *caller.Caller) {
@@ -136,14 +148,23 @@ func (f *facts) place(c *caller.Caller) {
 		f.known("snap", p.Snap, "its unit")
 	}
 	f.known("cgroup", c.Cgroup, f.proc("cgroup"))
+	f.network(c)
+}
+
+func (f *facts) network(c *caller.Caller) {
+	here := "explain"
+	if f.called {
+		here = "the bridge"
+	}
 	own, err := os.Readlink("/proc/self/ns/net")
 	switch {
+	case f.called && c.NetNS == 0: // not every record has it
 	case c.NetNS == 0 || err != nil:
 		f.unknown("network", f.proc("ns/net")+" may not be read: that takes CAP_SYS_PTRACE")
 	case own == fmt.Sprintf("net:[%d]", c.NetNS):
-		f.add("network", "the one that explain is in", f.proc("ns/net"))
+		f.add("network", "the one that "+here+" is in", f.proc("ns/net"))
 	default:
-		f.add("network", fmt.Sprintf("another than explain is in (%d)", c.NetNS), f.proc("ns/net"))
+		f.add("network", fmt.Sprintf("another than %s is in (%d)", here, c.NetNS), f.proc("ns/net"))
 	}
 }
 
@@ -177,8 +198,11 @@ func (f *facts) container(c *caller.Caller, known *container.Container) {
 		if c.Place != nil {
 			f.known("task id", c.Place.TaskID, "its cgroup")
 		}
-		if id != "" {
-			f.unknown("image", "no source told of this container: see the sources below")
+		switch {
+		case id != "" && f.called:
+			f.unknown("image", "no source told the bridge of this container")
+		case id != "":
+			f.unknown("image", "no source told of this container: see what is below")
 		}
 		return
 	}
@@ -230,6 +254,8 @@ func (f *facts) software(s *software.Software, lookErr error, off bool) {
 		switch {
 		case off:
 			why = "not looked for: see below"
+		case errors.Is(lookErr, fs.ErrPermission):
+			why = f.proc("exe") + " may not be read: that takes CAP_SYS_PTRACE"
 		case lookErr != nil:
 			why = lookErr.Error()
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -15,6 +16,26 @@ import (
 // minPrefix is how much of an id names a container: as much as runtimes show of one. No pid has as
 // many digits.
 const minPrefix = 12
+
+const noSource = "no source of containers is on (attribution.docker, attribution.cri), so their names are not known"
+
+// isPID tells whether that is how a pid is written.
+func isPID(what string) bool {
+	_, err := strconv.ParseUint(what, 10, 31)
+	return err == nil && what[0] != '0'
+}
+
+// isNumber tells whether somebody may have taken that for a pid.
+func isNumber(what string) bool {
+	digits := strings.TrimPrefix(what, "-")
+	return digits != "" && strings.Trim(digits, "0123456789") == ""
+}
+
+func isHex(what string) bool { return strings.Trim(what, "0123456789abcdef") == "" }
+
+func notMeant(what string) error {
+	return usage(fmt.Errorf("explain %s: want a pid or a container (by its name, or %d digits or more of its id)", caller.Printable(what, maxShown), minPrefix))
+}
 
 // inhabited is a container that has processes.
 type inhabited struct {
@@ -34,7 +55,7 @@ func (e *explainer) findContainer(ctx context.Context, what string) (id string, 
 	}
 	switch len(found) {
 	case 0:
-		return "", nil, fmt.Errorf("no process runs in a container of that id, nor in one of that name%s", e.unasked())
+		return "", nil, e.notFound(what)
 	case 1:
 		return found[0].id, found[0].pids, nil
 	}
@@ -50,7 +71,7 @@ func byID(all []inhabited, what string) (found []inhabited) {
 		if c.id == what {
 			return []inhabited{c}
 		}
-		if len(what) >= minPrefix && strings.Trim(what, "0123456789abcdef") == "" && strings.HasPrefix(c.id, what) {
+		if len(what) >= minPrefix && isHex(what) && strings.HasPrefix(c.id, what) {
 			found = append(found, c)
 		}
 	}
@@ -88,18 +109,29 @@ func namesOf(c *container.Container) []string {
 	return names
 }
 
-// unasked names the sources that could not be asked.
-func (e *explainer) unasked() string {
-	var list []string
-	for _, s := range e.sourceStates() {
+// notFound says where was looked in vain.
+func (e *explainer) notFound(what string) error {
+	text := "no process runs in a container of that id, nor in one of that name"
+	switch {
+	case isNumber(what):
+		return usage(errors.New(text + ": want a pid or a container"))
+	case len(what) < minPrefix && isHex(what):
+		text = fmt.Sprintf("no process runs in a container of that name, and of an id %d digits or more are needed", minPrefix)
+	}
+	states := e.sourceStates()
+	if len(states) == 0 {
+		return errors.New(text + ": " + noSource)
+	}
+	var unasked []string
+	for _, s := range states {
 		if !s.Ready {
-			list = append(list, s.Source+": "+s.Error)
+			unasked = append(unasked, s.Source+": "+s.Error)
 		}
 	}
-	if len(list) == 0 {
-		return ""
+	if len(unasked) == 0 {
+		return errors.New(text)
 	}
-	return " as far as can be asked (" + strings.Join(list, "; ") + ")"
+	return errors.New(text + ", as far as can be asked (" + strings.Join(unasked, "; ") + ")")
 }
 
 // inhabitedContainers goes through all processes once.

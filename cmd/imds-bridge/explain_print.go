@@ -34,7 +34,11 @@ func (x *explanation) text(p paint) string {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		fmt.Fprintf(&b, "%s\n", p.bold(fmt.Sprintf("process %d", process.PID)))
+		title := fmt.Sprintf("process %d", process.PID)
+		if process.Ended {
+			title += " has ended; the running bridge remembers of it"
+		}
+		fmt.Fprintf(&b, "%s\n", p.bold(title))
 		writeFacts(&b, p, slices.DeleteFunc(slices.Clone(process.Facts), func(f fact) bool { return holds(common, f) }))
 	}
 	if x.More > 0 {

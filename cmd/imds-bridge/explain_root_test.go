@@ -101,7 +101,7 @@ func TestExplainWithoutPrivileges(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
-	for _, want := range []string{"user             root (0)", "executable       unknown: ", "CAP_SYS_PTRACE: without it", "run it as root"} {
+	for _, want := range []string{"user             root (0)", "executable       unknown: ", "libraries        unknown: /proc/" + fmt.Sprint(os.Getpid()) + "/exe may not be read: that takes CAP_SYS_PTRACE", "CAP_SYS_PTRACE: without it", "run it as root"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}

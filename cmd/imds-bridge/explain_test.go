@@ -361,7 +361,9 @@ func TestExplainExitCodes(t *testing.T) {
 		{exitUsage, nil}, {exitUsage, []string{"1", "2"}}, {exitUsage, []string{" "}}, {exitUsage, []string{"1", "--output=xml"}},
 		{exitUsage, []string{"1", "--attribution.owner=nonsense"}},
 		{exitFailed, []string{"1073741824"}}, {exitFailed, []string{"no-such-container"}}, {exitFailed, []string{strings.Repeat("ab", 32)}},
-		{exitFailed, []string{"0"}}, {exitFailed, []string{"evil\x1b[2J"}},
+		{exitFailed, []string{"evil\x1b[2J"}}, {exitFailed, []string{"009a3686"}}, {exitFailed, []string{"009a36868dcb"}},
+		{exitUsage, []string{"0"}}, {exitUsage, []string{"-5"}}, {exitUsage, []string{"--", "-5"}}, {exitUsage, []string{"4294967296"}},
+		{exitUsage, []string{"00936868"}}, {exitUsage, []string{strings.Repeat("1", 20)}}, {exitUsage, []string{"-5", "--output=json"}}, {exitUsage, []string{"-x"}},
 	} {
 		code, out, errs := explainFor(t, try.args...)
 		if code != try.want || out != "" || errs == "" || !isSafe(errs) {

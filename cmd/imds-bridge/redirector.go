@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -44,6 +45,9 @@ type choice struct{ redirector, why string }
 
 // choose takes the redirector that is asked for, or looks for one that this host can do.
 func choose(c config.Config) (choice, error) {
+	if _, err := os.Stat(c.Redirect.Cgroup); c.Redirect.Cgroup != "" && err != nil {
+		return choice{}, usage(fmt.Errorf("redirect.cgroup: %w: name a cgroup2 directory, or leave it empty for the whole host", err))
+	}
 	if c.Redirector != redirectAuto {
 		return choice{c.Redirector, "asked for"}, nil
 	}
@@ -54,7 +58,15 @@ func choose(c config.Config) (choice, error) {
 		}
 		return choice{}, fmt.Errorf("%w (imds-bridge doctor says more)", err)
 	}
-	return choice{string(taken), why}, nil
+	return choice{string(taken), why}, fits(c, taken, why)
+}
+
+// fits tells of a redirector that auto would take whether it does what is asked for: rules know no cgroups.
+func fits(c config.Config, taken doctor.Redirector, why string) error {
+	if c.Redirect.Cgroup == "" || taken != doctor.IPTables {
+		return nil
+	}
+	return fmt.Errorf("%s; rules of iptables would redirect the whole network namespace, and not redirect.cgroup alone: leave that empty, or set redirector: iptables, if that is wanted", why)
 }
 
 // chooseAfter takes what auto has left once a choice has failed.
@@ -66,6 +78,9 @@ func chooseAfter(c config.Config, failed choice, err error) (choice, error) {
 	facts.Tried[doctor.Redirector(failed.redirector)] = err
 	taken, why, err := doctor.Choose(facts)
 	if err != nil {
+		return choice{}, err
+	}
+	if err := fits(c, taken, why); err != nil {
 		return choice{}, err
 	}
 	return choice{string(taken), why}, checkPrivileges(privilegesOf(string(taken), c.Redirect.Install).needed)

@@ -59,6 +59,9 @@ Telemetry is set up by the standard OTEL_* variables; without any, there are log
 				return usage(err)
 			}
 			if printConfig {
+				if _, _, err := checkAttribution(c.Attribution); err != nil {
+					return err
+				}
 				_, err := cmd.OutOrStdout().Write(c.YAML())
 				return err
 			}

@@ -108,7 +108,7 @@ func newAttributing(cgroup string, callers int) (a *attributing, err error) {
 	if err != nil {
 		return a, err
 	}
-	if a.reader, err = caller.NewReader(caller.Options{Size: callers}); err != nil {
+	if a.reader, err = caller.NewReader(caller.Options{Size: callers, Env: attribution.Variables(rules)}); err != nil {
 		return a, err
 	}
 	if a.finder, err = software.New(software.Options{}); err != nil {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"cmp"
+	"slices"
 
 	"github.com/imds-bridge/imds-bridge/imds"
 )
@@ -32,8 +33,8 @@ type Advice struct {
 	Code Code
 	// Text is one line of at most 200 bytes.
 	Text string
-	// Commands are what to put in the place of a curl, one to a line, for the path that was read; none
-	// for other advice.
+	// Commands are what to put in the place of a curl or a wget, one to a line, for the path that was read;
+	// none for other advice.
 	Commands []string
 	Link     string
 }
@@ -51,6 +52,9 @@ type Seen struct {
 // to v1 is told why, rather than to upgrade.
 func Advise(c Client, s Seen) Advice {
 	a := c.advise(s)
+	if c.Confidence == Guess && slices.Contains([]Code{Upgrade, Rewrite, PreferV2}, a.Code) {
+		a.Text = "if this is " + c.row.Title + ": " + a.Text
+	}
 	a.Link = cmp.Or(a.Link, howV2Works)
 	if len(a.Text) > maxAdvice {
 		a.Text = a.Text[:maxAdvice]
@@ -113,17 +117,18 @@ func (c Client) fellBack(why Fallback) Advice {
 }
 
 // unexplained is for a client that speaks v2 and called by v1 without a token request before it that
-// we know of. SDKs that fell back stay with v1 for as long as they run.
+// we know of. SDKs that fell back stay with v1 for as long as they run; that it did, and why, is a guess.
 func (c Client) unexplained(s Seen) Advice {
 	name := c.short()
 	if c.row.Relays {
 		return Advice{Code: NotKnown, Text: name + " passes on what its pods ask: find the pod that calls by v1"}
 	}
-	if h := s.History; h != nil && h.tokensOK > 0 {
+	if s.History.HasTokens() {
 		return Advice{Code: NotKnown, Text: name + " speaks v2 and gets its tokens: something else in the same process calls by v1"}
 	}
 	if s.OtherNetwork {
-		return Advice{Code: RaiseHops, Link: hopLimitPage, Text: name + " speaks v2 and seems to have fallen back in its container: raise the instance's HttpPutResponseHopLimit to 2, restart it"}
+		// Not the hop limit: a wider one is for what was seen to need it.
+		return Advice{Code: FixToken, Link: settings, Text: name + " speaks v2, but was not seen to ask for a token: restart it and watch for that; only if no token comes back, see to the hop limit"}
 	}
 	a := Advice{Code: FixToken, Link: settings, Text: name + " speaks v2 and seems to have fallen back to v1 some time ago: restart it"}
 	if c.canDisableV1() {
@@ -146,6 +151,8 @@ func (c Client) upgrade() Advice {
 		a.Code, a.Text = Rewrite, r.Fix
 	case r.Fix != "":
 		a.Text = r.Fix
+	case c.callsBySDK() && r.since(c.Version, No) == Yes:
+		a.Text = "upgrade " + c.sdk.Title + " from " + c.SDKVersion + " to >= " + c.sdk.First + ": " + r.Title + " calls by it"
 	case sdk:
 		a.Text = "upgrade " + r.Title + " to a release with " + c.sdk.Title + " >= " + c.sdk.First + version(", this one has ", c.SDKVersion)
 	case r.First == "" && len(r.On) > 0:
@@ -179,16 +186,21 @@ func (c Client) short() string {
 // plain is for calls that somebody wrote by hand.
 func (c Client) plain(s Seen) Advice {
 	a := Advice{Code: Rewrite, Link: c.row.Link, Text: "the code behind " + c.row.Title + " must fetch a token first and send it with each call, or use an AWS SDK"}
+	by := ""
 	switch c.Name {
-	case "curl":
+	case "busybox":
+		a.Text = c.row.Fix
+	case "curl", "shell":
 		a.Commands = curlCommands(s.Path)
 	case "wget":
 		a.Commands = wgetCommands(s.Path)
-	case "shell":
-		a.Commands = curlCommands(s.Path)
+		if c.Version != "" && Compare(c.Version, wgetWithPUT) < 0 {
+			a.Commands = curlCommands(s.Path)
+			by = " of curl (" + c.Title() + " cannot send a PUT)"
+		}
 	}
 	if a.Commands != nil {
-		a.Code, a.Text = ReplaceCurl, "replace the call by "+c.row.Title+" by two commands: one fetches a token, one sends it"
+		a.Code, a.Text = ReplaceCurl, "replace the call by "+c.row.Title+" by two commands"+by+": one fetches a token, one sends it"
 	}
 	return a
 }

@@ -13,6 +13,10 @@ import (
 
 func TestAdvise(t *testing.T) {
 	t.Parallel()
+	const boto3Agent = "Boto3/1.10.30 Python/3.6.8 Linux/4.14 Botocore/1.13.30"
+	boto3By := func(boto3, botocore string) []Library {
+		return []Library{{PyPI, "boto3", boto3}, {PyPI, "botocore", botocore}}
+	}
 	v1 := Seen{Kind: imds.V1, Path: instanceID}
 	container := Seen{Kind: imds.V1, Path: instanceID, OtherNetwork: true}
 	after := func(play func(*calls)) Seen {
@@ -41,7 +45,11 @@ func TestAdvise(t *testing.T) {
 		{"kiam", Evidence{Executable: "/kiam"}, v1, Rewrite, "IAM roles for service accounts"},
 		{"kube2iam passes on", Evidence{Executable: "/x", Script: "github.com/jtblin/kube2iam", Libraries: []Library{{Go, "github.com/jtblin/kube2iam", "v0.13.0"}}}, v1, NotKnown, "find the pod"},
 		{"curl", Evidence{UserAgent: "curl/7.61.1", Executable: "/usr/bin/curl"}, v1, ReplaceCurl, "two commands"},
-		{"wget", Evidence{UserAgent: "Wget/1.14 (linux-gnu)"}, v1, ReplaceCurl, "two commands"},
+		{"wget", Evidence{UserAgent: "Wget/1.15 (linux-gnu)"}, v1, ReplaceCurl, "two commands: one"},
+		{"wget without --method", Evidence{UserAgent: "Wget/1.14 (linux-gnu)"}, v1, ReplaceCurl, "two commands of curl (wget 1.14 cannot send a PUT)"},
+		{"wget of Alpine", Evidence{UserAgent: "Wget", Executable: "/bin/busybox", Package: Package{"busybox", "1.36.1-r29"}}, v1, Rewrite, "use curl or GNU wget"},
+		{"wget of nobody's Busybox", Evidence{UserAgent: "Wget"}, v1, Rewrite, "use curl or GNU wget"},
+		{"a shell of Busybox", Evidence{Executable: "/bin/busybox", Script: "/x.sh"}, v1, Rewrite, "if this is Busybox: use curl or GNU wget"},
 		{"own code", Evidence{UserAgent: "python-requests/2.28.1"}, v1, Rewrite, "fetch a token first"},
 		{"interpreter", Evidence{Executable: "/usr/bin/node"}, v1, Rewrite, "a Node.js program"},
 		{"datadog", Evidence{Package: Package{"datadog-agent", "1:7.45.0-1"}}, v1, PreferV2, "ec2_prefer_imdsv2: true"},
@@ -56,7 +64,12 @@ func TestAdvise(t *testing.T) {
 		{"refused token", Evidence{UserAgent: "aws-sdk-go/1.44.0"}, refused, FixToken, "refused"},
 		{"v2 and v1 in one process", Evidence{UserAgent: "aws-sdk-go/1.44.0"}, granted, NotKnown, "something else in the same process"},
 		{"fell back before", Evidence{UserAgent: "aws-sdk-go/1.44.0"}, v1, FixToken, "restart it, with AWS_EC2_METADATA_V1_DISABLED=true (releases from 2024 on)"},
-		{"fell back before, in a container", Evidence{UserAgent: "aws-sdk-go/1.44.0"}, container, RaiseHops, "HttpPutResponseHopLimit"},
+		{"no token request was seen, in a container", Evidence{UserAgent: "aws-sdk-go/1.44.0"}, container, FixToken, "restart it and watch for that; only if no token comes back, see to the hop limit"},
+		{"Boto3 by a botocore that can", Evidence{UserAgent: boto3Agent, Libraries: boto3By("1.10.30", "1.13.30")}, v1, FixToken, "Boto3 1.10.30 speaks v2"},
+		{"Boto3 by a botocore that can, but fell back", Evidence{UserAgent: boto3Agent, Libraries: boto3By("1.10.30", "1.13.30")}, hopLimit, RaiseHops, "HttpPutResponseHopLimit to 2"},
+		{"Boto3 by a botocore that cannot", Evidence{Libraries: boto3By("1.10.10", "1.13.10")}, hopLimit, Upgrade, "upgrade Boto3 from 1.10.10 to >= 1.12.6"},
+		{"Boto3 beside a botocore too old for it", Evidence{Libraries: boto3By("1.26.0", "1.12.253")}, v1, Upgrade, "upgrade botocore from 1.12.253 to >= 1.13.25: Boto3 calls by it"},
+		{"Boto3 alone", Evidence{UserAgent: "Boto3/1.10.30"}, v1, Upgrade, "upgrade Boto3 from 1.10.30 to >= 1.12.6"},
 		{"a tool fell back before", Evidence{UserAgent: "s3fs/1.91"}, v1, FixToken, "restart it"},
 		{"v2", Evidence{UserAgent: "aws-sdk-go/1.44.0"}, v2, DisableV1, "AWS_EC2_METADATA_V1_DISABLED=true"},
 		{"v2 by a tool", Evidence{UserAgent: "Terraform/1.0 aws-sdk-go/1.44.0"}, v2, DisableV1, "AWS_EC2_METADATA_V1_DISABLED=true"},
@@ -75,6 +88,48 @@ func TestAdvise(t *testing.T) {
 		}
 		if (a.Code == ReplaceCurl) != (len(a.Commands) == 2) {
 			t.Errorf("%s: commands %q", c.name, a.Commands)
+		}
+	}
+}
+
+// What is advised runs where the call came from.
+func TestCommandsAreOfWhatIsThere(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		userAgent, executable string
+		program               string // of both commands, "" for none
+	}{
+		{"curl/7.61.1", "/usr/bin/curl", "curl"},
+		{"Wget/1.21.3", "/usr/bin/wget", "wget"},
+		{"Wget/1.14 (linux-gnu)", "/usr/bin/wget", "curl"},
+		{"Wget", "/bin/busybox", ""},
+		{"Wget", "/bin/wget", ""},
+		{"Wget", "", ""},
+		{"", "/bin/busybox", ""},
+	} {
+		got := Advise(Identify(Evidence{Kind: imds.V1, UserAgent: c.userAgent, Executable: c.executable}), Seen{Kind: imds.V1, Path: instanceID}).Commands
+		if (len(got) == 0) != (c.program == "") {
+			t.Errorf("%s of %s: %q", c.userAgent, c.executable, got)
+		}
+		for i, prefix := range []string{"TOKEN=$(", ""} {
+			if c.program != "" && !strings.HasPrefix(got[i], prefix+c.program+" ") {
+				t.Errorf("%s of %s: %q", c.userAgent, c.executable, got[i])
+			}
+		}
+	}
+}
+
+// To raise the hop limit lets tokens into all containers: that is said of what was seen to need it.
+func TestHopLimitIsNoGuess(t *testing.T) {
+	t.Parallel()
+	for _, r := range Rows() {
+		for _, v := range []string{"", "0.0.1", "999.0"} {
+			for _, h := range []*History{nil, {}} {
+				c := Client{Name: r.Name, Kind: r.Kind, Version: v, row: r}
+				if a := Advise(c, Seen{Kind: imds.V1, OtherNetwork: true, History: h}); a.Code == RaiseHops || strings.Contains(a.Text, "raise") {
+					t.Errorf("%s %s: %+v", r.Name, v, a)
+				}
+			}
 		}
 	}
 }

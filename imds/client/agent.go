@@ -52,7 +52,7 @@ func (x *index) readAgent(agent string) named {
 			n.product = string(lower)
 		}
 		for _, p := range x.products[string(lower)] {
-			if p.Major == "" || p.Major == major(version) {
+			if (p.Major == "" || p.Major == major(version)) && (!p.Bare || version == "") {
 				if p.NoVersion {
 					version = ""
 				}

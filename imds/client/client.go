@@ -98,9 +98,21 @@ func (c Client) SpeaksV2() Answer {
 	if c.row == nil {
 		return Perhaps
 	}
+	if c.callsBySDK() {
+		return c.sdk.speaks(c.SDKVersion)
+	}
 	answer := c.row.speaks(c.Version)
 	if answer == Perhaps && c.sdk != nil && c.row.Support != Plain {
 		return c.sdk.speaks(c.SDKVersion)
 	}
 	return answer
+}
+
+// callsBySDK tells whether the SDK that the client is on decides: it makes the call, and its version is known.
+func (c Client) callsBySDK() bool {
+	return c.sdk != nil && c.SDKVersion != "" && c.row.callsBySDK(c.Version)
+}
+
+func (r *Row) callsBySDK(version string) bool {
+	return r.CallsBySDK != "" && (version == "" || major(version) == r.CallsBySDK)
 }

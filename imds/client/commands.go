@@ -10,6 +10,8 @@ const (
 	endpoint = "http://169.254.169.254"
 	// tokenSeconds is enough for the one call that follows.
 	tokenSeconds = "60"
+	// wgetWithPUT is the first GNU wget that has --method.
+	wgetWithPUT = "1.15"
 	// maxCommandPath bounds the path in a command, in bytes before escaping. Real ones have 120 at most.
 	maxCommandPath = 200
 )
@@ -22,7 +24,7 @@ func curlCommands(path string) []string {
 	}
 }
 
-// wgetCommands are the same for GNU wget 1.15 and later.
+// wgetCommands are the same for GNU wget from wgetWithPUT on.
 func wgetCommands(path string) []string {
 	return []string{
 		`TOKEN=$(wget -qO- --method=PUT --header="` + imds.HeaderTokenTTL + `: ` + tokenSeconds + `" ` + endpoint + imds.TokenPath + `)`,

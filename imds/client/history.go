@@ -195,6 +195,9 @@ func (p *pathCount) isCredentials() bool {
 	return strings.HasSuffix(p.route, "/security-credentials/{role}") || strings.HasSuffix(p.route, "/security-credentials/{identity}")
 }
 
+// HasTokens tells whether a token request was answered with a token.
+func (h *History) HasTokens() bool { return h != nil && h.tokensOK > 0 }
+
 // Fallback is why a client that speaks v2 made v1 calls.
 type Fallback uint8
 

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/imds-bridge/imds-bridge/imds"
@@ -78,7 +79,7 @@ func (s *search) readLibraries() {
 			continue
 		}
 		version := table.moduleVersion(row, l)
-		if s.isV2() && row.speaks(version) == No {
+		if s.isV2() && !row.callsBySDK(version) && row.speaks(version) == No {
 			continue // it did not make this call
 		}
 		if known := s.loadedAs(row); known == nil {
@@ -88,6 +89,31 @@ func (s *search) readLibraries() {
 			known.version = version
 		}
 	}
+	if s.isV2() {
+		s.dropBySDK()
+	}
+}
+
+// dropBySDK leaves out what would call by an SDK, if that one did not make this call.
+func (s *search) dropBySDK() {
+	kept := 0
+	for _, l := range s.loaded[:s.loadedCount] {
+		if !l.row.callsBySDK(l.version) || s.hasSDKOf(l.row) || l.row.speaks(l.version) != No {
+			s.loaded[kept] = l
+			kept++
+		}
+	}
+	s.loadedCount = kept
+}
+
+// hasSDKOf tells whether an SDK that r is on is there, in a version that is known.
+func (s *search) hasSDKOf(r *Row) bool {
+	for _, name := range r.On {
+		if l := s.loadedAs(table.byName[name]); l != nil && l.version != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // isV2 tells a call that no client makes which knows v1 alone.
@@ -116,7 +142,26 @@ func (s *search) findProgram() {
 		s.name(table.executable(s.Executable), FromExecutable)
 		s.name(table.script(s.Script), FromScript)
 	}
+	s.nameLink()
 	s.nameParent()
+}
+
+// nameLink knows Busybox by what it says, where it goes by the name of another: /bin/wget is a link to it
+// in some images, and a hard one does not show.
+func (s *search) nameLink() {
+	said := s.agent.http.row
+	if s.program == nil || said == nil || s.by != FromExecutable || said == s.program {
+		return
+	}
+	for _, p := range said.Products {
+		if p.Bare && s.program.hasProduct(p.Name) {
+			s.program = said
+		}
+	}
+}
+
+func (r *Row) hasProduct(name string) bool {
+	return slices.ContainsFunc(r.Products, func(p Product) bool { return p.Name == name })
 }
 
 func (s *search) name(r *Row, by Source) {
@@ -262,7 +307,7 @@ func (s *search) httpClient(claim mention) Client {
 	}
 	for _, l := range s.loaded[:s.loadedCount] {
 		if l.row.Kind == SDK {
-			c.Contradiction = l.row.Name + " is loaded, but does not say " + claim.row.Name
+			c.Contradiction = l.row.Name + " is there, but does not say " + claim.row.Name
 			break
 		}
 	}

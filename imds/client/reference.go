@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -45,6 +46,9 @@ func (r *Row) recognisedBy() string {
 		modules = append(modules, m.Ecosystem+":"+m.Name+majorText("@", m.Major))
 	}
 	add("User-Agent", products)
+	if slices.ContainsFunc(r.Products, func(p Product) bool { return p.Bare }) {
+		parts[0] += " without a version"
+	}
 	add("executable", r.Executables)
 	add("script", r.Scripts)
 	add("package", r.Packages)
@@ -69,7 +73,7 @@ func (r *Row) supportText() string {
 	case Never:
 		return "never"
 	case Since:
-		return "from " + r.firstText()
+		return "from " + r.firstText() + r.sdkText()
 	case WithSetting:
 		return fmt.Sprintf("from %s with `%s`, from %s without", r.firstText(), r.Setting, r.Default)
 	case ByLibrary:
@@ -78,6 +82,14 @@ func (r *Row) supportText() string {
 		return "as its user does"
 	}
 	return "unknown"
+}
+
+// sdkText says of which versions the SDK's decides.
+func (r *Row) sdkText() string {
+	if r.CallsBySDK == "" {
+		return ""
+	}
+	return "; of " + r.CallsBySDK + ".x the version of `" + strings.Join(r.On, "`, `") + "` decides, where it is known"
 }
 
 func (r *Row) firstText() string {

@@ -27,6 +27,8 @@ type Product struct {
 	Major string
 	// NoVersion: what follows the slash is not the client's version.
 	NoVersion bool
+	// Bare: nothing follows the name, where rows share it. Such a row stands before the others.
+	Bare bool
 }
 
 // Module is a library by which a client is recognised.
@@ -57,6 +59,9 @@ type Row struct {
 	Family string
 	// On are the rows of SDKs that it is built on.
 	On []string
+	// CallsBySDK is the first number of those versions that leave IMDS to the SDK that they are on: where
+	// its version is known, that decides.
+	CallsBySDK string
 
 	Support Support
 	First   string

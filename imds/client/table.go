@@ -105,6 +105,12 @@ func moduleKey(ecosystem, name string) Module {
 	return Module{Ecosystem: ecosystem, Name: name}
 }
 
+// IsTool tells of an executable whether it is one that fetches what it is told to, whoever calls it, as curl is.
+func IsTool(executable string) bool {
+	r := table.executable(executable)
+	return r != nil && r.Support == Plain
+}
+
 // executable finds the row of a program by its path. Terraform's plugins have their version behind
 // their name.
 func (x *index) executable(path string) *Row {

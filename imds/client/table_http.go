@@ -13,10 +13,17 @@ var plain = []Row{
 		Link: retrieval, Source: "https://curl.se/docs/manpage.html", Example: "curl/7.61.1",
 	},
 	{
+		Name: "busybox", Kind: HTTP, Title: "Busybox", Products: []Product{{Name: "wget", Bare: true}},
+		Executables: []string{"busybox", "busybox.static"}, Packages: []string{"busybox", "busybox-static"}, Family: "native", Support: Plain,
+		Fix:  "use curl or GNU wget (1.15 or later) for it, or an image that has one: the wget of Busybox cannot send the PUT that fetches a token",
+		Link: retrieval, Source: "https://busybox.net/downloads/BusyBox.html",
+		Note: "With a token that something else fetched it can call by v2 (`--header`).", Example: "Wget",
+	},
+	{
 		Name: "wget", Kind: HTTP, Title: "wget", Products: []Product{{Name: "wget"}},
-		Executables: []string{"wget", "busybox"}, Packages: []string{"wget"}, Family: "native", Support: Plain,
+		Executables: []string{"wget"}, Packages: []string{"wget"}, Family: "native", Support: Plain,
 		Link: retrieval, Source: "https://www.gnu.org/software/wget/manual/wget.html",
-		Note: "Busybox's cannot send a PUT.", Example: "Wget/1.14 (linux-gnu)",
+		Note: "It can send a PUT from 1.15 on.", Example: "Wget/1.14 (linux-gnu)",
 	},
 	{
 		Name: "httpie", Kind: HTTP, Title: "HTTPie", Products: []Product{{Name: "httpie"}}, Scripts: []string{"http"},

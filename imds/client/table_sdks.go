@@ -13,7 +13,7 @@ var sdks = []Row{
 		Name: "aws-cli", Kind: CLI, Title: "AWS CLI",
 		Products: []Product{{Name: "aws-cli"}}, Executables: []string{"aws"}, Scripts: []string{"aws", "awscli"},
 		Packages: []string{"awscli", "aws-cli", "awscli-2"}, Modules: []Module{{Ecosystem: PyPI, Name: "awscli"}},
-		On: []string{"botocore"}, Support: Since, First: "1.16.289", NoFallback: true,
+		On: []string{"botocore"}, CallsBySDK: "1", Support: Since, First: "1.16.289", NoFallback: true,
 		Link: minimums, Source: minimums,
 		Example: "aws-cli/1.16.102 Python/2.7.16 Linux/4.14.123-111.109.amzn2.x86_64 botocore/1.12.92",
 	},
@@ -115,7 +115,7 @@ var sdks = []Row{
 	{
 		Name: "boto3", Kind: SDK, Title: "Boto3",
 		Products: []Product{{Name: "boto3"}}, Modules: []Module{{Ecosystem: PyPI, Name: "boto3"}}, Family: "python",
-		On: []string{"botocore"}, Support: Since, First: "1.12.6", NoFallback: true, Link: minimums, Source: minimums,
+		On: []string{"botocore"}, CallsBySDK: "1", Support: Since, First: "1.12.6", NoFallback: true, Link: minimums, Source: minimums,
 		Example: "Boto3/1.9.253 Python/3.6.8 Linux/4.14.138-114.102.amzn2.x86_64 Botocore/1.12.253",
 	},
 	{

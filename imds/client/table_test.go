@@ -83,6 +83,10 @@ func examples(r *Row) []Evidence {
 		list = append(list, Evidence{UserAgent: r.Example})
 	}
 	for _, p := range r.Products {
+		if p.Bare {
+			list = append(list, Evidence{UserAgent: p.Name})
+			continue
+		}
 		list = append(list, Evidence{UserAgent: p.Name + "/" + p.Major + ".99"})
 	}
 	for _, e := range r.Executables {

@@ -210,6 +210,7 @@ func (l *told) Gone(id string) {
 }
 
 func (l *told) Pod(*container.Pod) {}
+func (l *told) PodGone(string)     {}
 
 // of returns what was told of a container at last.
 func (l *told) of(id string) (c *container.Container, gone bool) {

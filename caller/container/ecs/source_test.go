@@ -132,6 +132,7 @@ func (l *told) Gone(id string) {
 }
 
 func (l *told) Pod(*container.Pod) {}
+func (l *told) PodGone(string)     {}
 
 func (l *told) has(what string) bool {
 	l.mu.Lock()

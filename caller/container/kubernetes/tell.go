@@ -92,8 +92,22 @@ func (w *watch) gone(uid string) {
 		return
 	}
 	delete(w.pods, uid)
+	w.told.PodGone(uid)
+	if p.alias != "" && !w.isShared(p.alias) {
+		w.told.PodGone(p.alias)
+	}
 	for id := range p.containers {
 		w.told.Gone(id)
 		delete(w.containers, id)
 	}
+}
+
+// isShared tells whether a pod has an alias: a mirror that was made anew has the one of the mirror before.
+func (w *watch) isShared(alias string) bool {
+	for _, p := range w.pods {
+		if p.alias == alias {
+			return true
+		}
+	}
+	return false
 }

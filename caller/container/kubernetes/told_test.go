@@ -57,6 +57,12 @@ func (l *told) Pod(p *container.Pod) {
 	l.count[p.UID]++
 }
 
+func (l *told) PodGone(uid string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gone[uid] = true
+}
+
 // await waits until what was told satisfies a test.
 func (l *told) await(t *testing.T, what string, test func() bool) {
 	t.Helper()

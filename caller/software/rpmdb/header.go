@@ -29,37 +29,65 @@ const (
 )
 
 // filePath is a path in the two parts in which headers keep it.
-type filePath struct{ dir, base string }
+type filePath struct {
+	dir, base string
+	text      []byte // base as it is in a header
+}
 
 func split(paths []string) []filePath {
 	var parts []filePath
 	for _, path := range paths {
 		slash := strings.LastIndexByte(path, '/')
-		parts = append(parts, filePath{path[:slash+1], path[slash+1:]})
+		base := path[slash+1:]
+		parts = append(parts, filePath{path[:slash+1], base, append([]byte(base), 0)})
 	}
 	return parts
 }
 
-// owner returns the package of a header, if a wanted file is one of its own.
-func owner(header []byte, wanted []filePath) (Package, bool) {
-	mayHave := func(f filePath) bool { return bytes.Contains(header, append([]byte(f.base), 0)) }
+// ownerIn returns the package of a header, if a wanted file is one of its own. It goes through the
+// directories once, and then once through the files: many can have the wanted one's name.
+func (w *work) ownerIn(header []byte, wanted []filePath) (Package, bool, error) {
+	mayHave := func(f filePath) bool { return bytes.Contains(header, f.text) }
 	if !slices.ContainsFunc(wanted, mayHave) {
-		return Package{}, false
+		return Package{}, false, nil
 	}
 	h, ok := parse(header)
 	if !ok {
-		return Package{}, false
+		return Package{}, false, nil
 	}
+	dirs := make([]int, len(wanted)) // by the number that the header has for them, from 1
 	n := 0
-	for base := range h.texts(tagBaseNames) {
-		for _, file := range wanted {
-			if string(base) == file.base && h.text(tagDirNames, h.number(tagDirIndexes, n)) == file.dir {
-				return h.pkg(), true
-			}
+	for dir := range h.texts(tagDirNames) {
+		if err := w.name(); err != nil {
+			return Package{}, false, err
 		}
 		n++
+		for i, file := range wanted {
+			if dirs[i] == 0 && string(dir) == file.dir {
+				dirs[i] = n
+			}
+		}
 	}
-	return Package{}, false
+	if !slices.ContainsFunc(dirs, func(dir int) bool { return dir > 0 }) {
+		return Package{}, false, nil
+	}
+	indexes := h.numbers(tagDirIndexes)
+	for base := range h.texts(tagBaseNames) {
+		if err := w.name(); err != nil {
+			return Package{}, false, err
+		}
+		if len(indexes) < 4 {
+			break
+		}
+		dir := int(binary.BigEndian.Uint32(indexes)) + 1
+		for i, file := range wanted {
+			if dirs[i] == dir && string(base) == file.base {
+				return h.pkg(), true, nil
+			}
+		}
+		indexes = indexes[4:]
+	}
+	return Package{}, false, nil
 }
 
 // fields are a header's entries, with the data that each begins at.
@@ -106,30 +134,30 @@ func (f fields) texts(tag uint32) func(yield func([]byte) bool) {
 	}
 }
 
-// text is a tag's string number n, "" if it has none.
-func (f fields) text(tag uint32, n int) string {
+// numbers are a tag's numbers, of four bytes each.
+func (f fields) numbers(tag uint32) []byte {
+	data, count := f.find(tag, typeInt32)
+	return data[:4*min(count, len(data)/4)]
+}
+
+// maxText bounds a package's name and the parts of its version.
+const maxText = 1 << 10
+
+// text is a tag's first string, "" if it has none, or a longer one than any package.
+func (f fields) text(tag uint32) string {
 	for text := range f.texts(tag) {
-		if n == 0 {
+		if len(text) <= maxText {
 			return string(text)
 		}
-		n--
+		break
 	}
 	return ""
 }
 
-// number is a tag's number n, -1 if it has none.
-func (f fields) number(tag uint32, n int) int {
-	data, count := f.find(tag, typeInt32)
-	if n >= count || len(data)/4 <= n {
-		return -1
-	}
-	return int(binary.BigEndian.Uint32(data[4*n:]))
-}
-
 func (f fields) pkg() Package {
-	p := Package{f.text(tagName, 0), f.text(tagVersion, 0) + "-" + f.text(tagRelease, 0)}
-	if epoch := f.number(tagEpoch, 0); epoch > 0 {
-		p.Version = strconv.Itoa(epoch) + ":" + p.Version
+	p := Package{f.text(tagName), f.text(tagVersion) + "-" + f.text(tagRelease)}
+	if epoch := f.numbers(tagEpoch); len(epoch) > 0 && binary.BigEndian.Uint32(epoch) > 0 {
+		p.Version = strconv.FormatUint(uint64(binary.BigEndian.Uint32(epoch)), 10) + ":" + p.Version
 	}
 	return p
 }

@@ -1,9 +1,6 @@
 package rpmdb
 
-import (
-	"encoding/binary"
-	"io"
-)
+import "encoding/binary"
 
 // RPM's own form (rpmpkg.c of RPM 4.14): a header, slots that say where packages are, and those in
 // blocks of 16 bytes. All numbers are little-endian.
@@ -17,17 +14,15 @@ const (
 	blobMagic   = "BlbS"
 )
 
-func eachInNDB(r io.ReaderAt, size int64, start []byte, do func([]byte) bool) error {
+func eachInNDB(w *work, size int64, start []byte, do func([]byte) (more bool, err error)) error {
 	le := binary.LittleEndian
 	end := int64(le.Uint32(start[12:])) * ndbSlotPage
 	if end > size {
 		return errMalformed
 	}
 	var page [ndbSlotPage]byte
-	var blob []byte
-	left := size // what all packages can have together
 	for at := int64(0); at < end; at += ndbSlotPage {
-		if _, err := r.ReadAt(page[:], at); err != nil {
+		if _, err := w.ReadAt(page[:], at); err != nil {
 			return err
 		}
 		first := 0
@@ -44,21 +39,24 @@ func eachInNDB(r io.ReaderAt, size int64, start []byte, do func([]byte) bool) er
 				continue // free
 			}
 			var intro [ndbBlob]byte
-			if _, err := r.ReadAt(intro[:], block*ndbBlock); err != nil {
+			if _, err := w.ReadAt(intro[:], block*ndbBlock); err != nil {
 				return err
 			}
 			length := int64(le.Uint32(intro[12:]))
-			if left -= length; string(intro[:4]) != blobMagic || length > maxHeader || left < 0 {
+			if string(intro[:4]) != blobMagic || length > size {
 				return errMalformed
 			}
-			if int64(cap(blob)) < length {
-				blob = make([]byte, length)
+			if read, err := w.next(length); err != nil {
+				return err
+			} else if !read {
+				continue
 			}
-			if _, err := r.ReadAt(blob[:length], block*ndbBlock+ndbBlob); err != nil {
+			blob := w.buffer(int(length))[:length]
+			if _, err := w.ReadAt(blob, block*ndbBlock+ndbBlob); err != nil {
 				return err
 			}
-			if !do(blob[:length]) {
-				return nil
+			if more, err := do(blob); err != nil || !more {
+				return err
 			}
 		}
 	}

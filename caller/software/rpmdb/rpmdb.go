@@ -3,11 +3,13 @@
 // since (Amazon Linux 2023, Fedora, RHEL 9), and NDB (SUSE).
 //
 // It reads the file that it is given and nothing else, neither locks nor journals, keeps no more
-// than one package at a time, and takes no database for granted.
+// than one package at a time, and takes no database for granted: what a look-up costs is bounded, and
+// grows with the database's size and no faster.
 package rpmdb
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,32 +25,41 @@ type Package struct {
 // errMalformed is a database that contradicts itself.
 var errMalformed = errors.New("malformed database")
 
-// maxHeader bounds a package's header; that of a kernel has 4 MB.
-const maxHeader = 32 << 20
-
-// Owner returns the package that has a file of one of the paths, which are absolute and clean. It is
-// false without an error if there is none.
+// Owner is [OwnerContext] without a context: it ends when reading fails, or all is read.
 func Owner(db io.ReaderAt, size int64, paths ...string) (p Package, found bool, err error) {
+	return OwnerContext(context.Background(), db, size, paths...)
+}
+
+// OwnerContext returns the package that has a file of one of the paths, which are absolute and clean.
+// It is false without an error if there is none. It ends soon after ctx.
+func OwnerContext(ctx context.Context, db io.ReaderAt, size int64, paths ...string) (p Package, found bool, err error) {
+	return newWork(ctx, db, size).owner(size, paths)
+}
+
+func (w *work) owner(size int64, paths []string) (p Package, found bool, err error) {
 	var start [96]byte
-	if _, err := db.ReadAt(start[:], 0); err != nil {
+	if _, err := w.ReadAt(start[:], 0); err != nil {
 		return Package{}, false, fmt.Errorf("read the database's header: %w", err)
 	}
 	wanted := split(paths)
-	look := func(header []byte) bool {
-		p, found = owner(header, wanted)
-		return !found
+	look := func(header []byte) (more bool, err error) {
+		p, found, err = w.ownerIn(header, wanted)
+		return !found, err
 	}
 	switch {
 	case bytes.HasPrefix(start[:], []byte(sqliteMagic)):
-		err = eachInSQLite(db, size, start[:], look)
+		err = eachInSQLite(w, size, start[:], look)
 	case bytes.HasPrefix(start[:], []byte("RpmP")):
-		err = eachInNDB(db, size, start[:], look)
+		err = eachInNDB(w, size, start[:], look)
 	case binary.LittleEndian.Uint32(start[12:]) == hashMagic:
-		err = eachInBDB(db, size, start[:], binary.LittleEndian, look)
+		err = eachInBDB(w, size, start[:], binary.LittleEndian, look)
 	case binary.BigEndian.Uint32(start[12:]) == hashMagic:
-		err = eachInBDB(db, size, start[:], binary.BigEndian, look)
+		err = eachInBDB(w, size, start[:], binary.BigEndian, look)
 	default:
 		return Package{}, false, errors.New("no database of RPM in a known form")
+	}
+	if err == nil && w.passed {
+		err = errTooLarge // and may be the owner
 	}
 	if err != nil && !found {
 		return Package{}, false, fmt.Errorf("read the database: %w", err)

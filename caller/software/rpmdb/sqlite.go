@@ -1,9 +1,6 @@
 package rpmdb
 
-import (
-	"encoding/binary"
-	"io"
-)
+import "encoding/binary"
 
 // SQLite's file format, as its page "Database File Format" has it. Of the database only the table
 // Packages is read: hnum, the row's number, and blob, the header.
@@ -13,9 +10,10 @@ const (
 	pageInterior  = 5
 	pageLeaf      = 13
 	maxTableDepth = 20
+	maxColumns    = 4 // of a table's, the first that are of interest
 )
 
-func eachInSQLite(r io.ReaderAt, size int64, start []byte, do func([]byte) bool) error {
+func eachInSQLite(w *work, size int64, start []byte, do func([]byte) (more bool, err error)) error {
 	pageSize := int64(binary.BigEndian.Uint16(start[16:]))
 	if pageSize == 1 {
 		pageSize = 64 << 10
@@ -23,42 +21,51 @@ func eachInSQLite(r io.ReaderAt, size int64, start []byte, do func([]byte) bool)
 	if pageSize < 512 || pageSize&(pageSize-1) != 0 || size < pageSize {
 		return errMalformed
 	}
-	s := &sqlite{pages: newPages(r, size, pageSize), usable: int(pageSize) - int(start[20])}
+	s := &sqlite{work: w, size: size, pages: newPages(w, size, pageSize), usable: int(pageSize) - int(start[20])}
 	if s.usable < 480 {
 		return errMalformed
 	}
 	var root int64
-	err := s.rows(1, 0, func(record []byte) bool {
+	err := s.rows(1, 0, func(record []byte) (more bool, err error) {
 		columns := recordOf(record)
 		if len(columns) >= 4 && string(columns[0].value) == "table" && string(columns[1].value) == "Packages" {
 			root = columns[3].number()
 		}
-		return root == 0
+		return root == 0, nil
 	})
 	if err != nil {
 		return err
 	}
 	s.stopped = false
 	s.pages.left = s.pages.count
-	return s.rows(root, 0, func(record []byte) bool {
+	return s.rows(root, 0, func(record []byte) (more bool, err error) {
 		columns := recordOf(record)
-		return len(columns) < 2 || do(columns[1].value)
+		if len(columns) < 2 {
+			return true, nil
+		}
+		return do(columns[1].value)
 	})
 }
 
 type sqlite struct {
+	work    *work
+	size    int64 // of the file
 	pages   *pages
 	usable  int // bytes of a page
 	stopped bool
-	payload []byte
+	page    [maxTableDepth + 1][]byte // one of each depth
+	more    []byte                    // a page of a record that has pages of its own
 }
 
 // rows goes through the records of a table from one of its pages on.
-func (s *sqlite) rows(n int64, depth int, do func([]byte) bool) error {
-	page := make([]byte, s.usable)
+func (s *sqlite) rows(n int64, depth int, do func([]byte) (more bool, err error)) error {
 	if depth > maxTableDepth {
 		return errMalformed
 	}
+	if s.page[depth] == nil {
+		s.page[depth] = make([]byte, s.usable)
+	}
+	page := s.page[depth]
 	if err := s.pages.read(n-1, page); err != nil {
 		return err
 	}
@@ -96,11 +103,14 @@ func (s *sqlite) rows(n int64, depth int, do func([]byte) bool) error {
 }
 
 // row reads the record of a cell, of which more than a page has room for is on pages of its own.
-func (s *sqlite) row(cell []byte, do func([]byte) bool) error {
+func (s *sqlite) row(cell []byte, do func([]byte) (more bool, err error)) error {
 	length, n := varint(cell)
 	_, m := varint(cell[n:])
-	if n == 0 || m == 0 || length > maxHeader {
+	if n == 0 || m == 0 || length > uint64(s.size) {
 		return errMalformed
+	}
+	if read, err := s.work.next(int64(length)); err != nil || !read {
+		return err
 	}
 	cell = cell[n+m:]
 	size, here := int(length), int(length)
@@ -113,31 +123,36 @@ func (s *sqlite) row(cell []byte, do func([]byte) bool) error {
 	if here > len(cell) {
 		return errMalformed
 	}
-	s.payload = append(s.payload[:0], cell[:here]...)
+	payload := cell[:here]
 	if here < size {
 		if len(cell) < here+4 {
 			return errMalformed
 		}
-		if err := s.overflow(int64(binary.BigEndian.Uint32(cell[here:])), size); err != nil {
+		var err error
+		payload = append(s.work.buffer(size), payload...)
+		if payload, err = s.overflow(payload, int64(binary.BigEndian.Uint32(cell[here:])), size); err != nil {
 			return err
 		}
 	}
-	s.stopped = !do(s.payload)
-	return nil
+	more, err := do(payload)
+	s.stopped = !more
+	return err
 }
 
 // overflow appends to the payload what lies on the pages from n on.
-func (s *sqlite) overflow(n int64, size int) error {
-	page := make([]byte, s.usable)
-	for len(s.payload) < size {
-		if err := s.pages.read(n-1, page); err != nil {
-			return err
-		}
-		more := page[4:]
-		s.payload = append(s.payload, more[:min(len(more), size-len(s.payload))]...)
-		n = int64(binary.BigEndian.Uint32(page))
+func (s *sqlite) overflow(payload []byte, n int64, size int) ([]byte, error) {
+	if s.more == nil {
+		s.more = make([]byte, s.usable)
 	}
-	return nil
+	for len(payload) < size {
+		if err := s.pages.read(n-1, s.more); err != nil {
+			return nil, err
+		}
+		more := s.more[4:]
+		payload = append(payload, more[:min(len(more), size-len(payload))]...)
+		n = int64(binary.BigEndian.Uint32(s.more))
+	}
+	return payload, nil
 }
 
 // column is one value of a record.
@@ -158,7 +173,7 @@ func (c column) number() int64 {
 	return n
 }
 
-// recordOf splits a record into its columns; nil if it is malformed.
+// recordOf splits a record into its first columns; nil if it is malformed.
 func recordOf(record []byte) []column {
 	size, n := varint(record)
 	if n == 0 || size > uint64(len(record)) || size < uint64(n) {
@@ -166,7 +181,7 @@ func recordOf(record []byte) []column {
 	}
 	kinds, values := record[n:size], record[size:]
 	var columns []column
-	for len(kinds) > 0 {
+	for len(kinds) > 0 && len(columns) < maxColumns {
 		kind, n := varint(kinds)
 		length := lengthOf(kind)
 		if n == 0 || length > uint64(len(values)) {

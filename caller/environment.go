@@ -1,12 +1,9 @@
-package attribution
+package caller
 
 import (
 	"bytes"
-	"fmt"
-	"os"
-	"strconv"
 
-	"github.com/imds-bridge/imds-bridge/caller"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -14,33 +11,34 @@ const (
 	maxValue = 128       // bytes kept of a variable
 )
 
-// readEnv returns those variables of a process's environment that are named, and keeps no others. It is
-// that of the start, as the kernel shows it.
-func readEnv(proc string, pid uint32, names []string) map[string]string {
+// environment returns those variables that are named, and keeps no others: there may be secrets in them.
+func (p process) environment(names []string) map[string]string {
 	if len(names) == 0 {
 		return nil
 	}
-	f, err := os.Open(fmt.Sprintf("%s/%s/environ", proc, strconv.FormatUint(uint64(pid), 10)))
+	fd, err := unix.Open(string(p)+"/environ", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
+	defer func() { _ = unix.Close(fd) }()
 	buffer := make([]byte, 0, 4096)
 	for len(buffer) < maxEnv {
 		if len(buffer) == cap(buffer) {
 			larger := append(make([]byte, 0, 2*len(buffer)), buffer...)
-			clear(buffer) // there may be secrets in it
+			clear(buffer)
 			buffer = larger
 		}
-		n, err := f.Read(buffer[len(buffer):cap(buffer)])
-		buffer = buffer[:len(buffer)+n]
-		if err != nil {
+		n, err := unix.Read(fd, buffer[len(buffer):cap(buffer)])
+		if n <= 0 || err != nil {
 			break
 		}
+		buffer = buffer[:len(buffer)+n]
 	}
-	env := pick(buffer, names)
-	clear(buffer)
-	return env
+	defer clear(buffer)
+	if len(buffer) >= maxEnv {
+		return pick(buffer[:bytes.LastIndexByte(buffer, 0)+1], names) // half a value is another
+	}
+	return pick(buffer, names)
 }
 
 func pick(environment []byte, names []string) (picked map[string]string) {
@@ -56,7 +54,7 @@ func pick(environment []byte, names []string) (picked map[string]string) {
 			if picked == nil {
 				picked = make(map[string]string, 1)
 			}
-			picked[wanted] = caller.Printable(string(value), maxValue)
+			picked[wanted] = shared(printable(string(value), maxValue))
 		}
 	}
 	return picked
