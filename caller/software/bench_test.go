@@ -120,7 +120,7 @@ func BenchmarkRemembered(b *testing.B) {
 		}
 		between := heap()
 		for n := range maxKnown {
-			f.known.Add(identity{root: uint64(n)}, answer{software: &Software{
+			f.known.Add(identity{view: view{root: uint64(n)}}, answer{software: &Software{
 				Libraries: []Library{
 					{PyPI, "boto3", strings.Clone("1.26.27"), Installed, strings.Clone("/usr/lib/python3/dist-packages/boto3-1.26.27.egg-info")},
 					{PyPI, "botocore", strings.Clone("1.29.27"), Installed, strings.Clone("/usr/lib/python3/dist-packages/botocore-1.29.27.egg-info")},

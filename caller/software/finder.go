@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"log/slog"
 	"os"
 	"strconv"
 	"strings"
@@ -31,9 +32,13 @@ const (
 	// restFor is how many times as long as a look took its worker rests: both together take half of
 	// one CPU at most, however many programs start.
 	restFor = 3
-	// maxLook ends a look. A file system that hangs holds its worker longer.
+	// maxLook ends a look. One that a file system holds is left to itself then.
 	maxLook = 3 * time.Second
-	// patience is how long Close waits for a worker that a file system holds.
+	// maxUnderWay bounds the looks that have begun, with those left to themselves; each may hold a thread
+	// for as long as a file system does not answer. No user's processes get more than maxOfUser.
+	maxUnderWay = 16
+	maxOfUser   = 4
+	// patience is how long Close waits for looks that a file system holds.
 	patience = time.Second
 )
 
@@ -45,6 +50,8 @@ type Options struct {
 	Images int
 	// Libraries are the names looked for, by ecosystem; nil means those known to call IMDS.
 	Libraries map[string][]string
+	// Log is told once of a file system that does not answer; nil means nobody.
+	Log *slog.Logger
 }
 
 // Finder finds the software of processes. It looks once at each executable, and for an interpreter
@@ -58,12 +65,18 @@ type Finder struct {
 	ownPIDs bool          // proc numbers processes as our own pid namespace does
 	wanted  map[string][]string
 	seed    maphash.Seed
+	log     *slog.Logger
+
+	namespaces bool          // the kernel has them
+	maxLook    time.Duration // the constant, except in tests
+	warned     sync.Once
 
 	mu       sync.Mutex
 	images   *simplelru.LRU[image, *Software]
 	known    *simplelru.LRU[identity, answer]
-	packages *simplelru.LRU[ownedFile, Package]
+	packages *simplelru.LRU[ownedFile, owned]
 	pending  map[identity]bool
+	underWay map[image]uint32 // what the workers look at, and by whom it is run
 
 	jobs    chan *process
 	dropped atomic.Int64
@@ -104,8 +117,12 @@ func newIdle(o Options) (*Finder, error) {
 		proc:    cmp.Or(o.Proc, "/proc"),
 		wanted:  o.Libraries,
 		seed:    maphash.MakeSeed(),
+		log:     cmp.Or(o.Log, slog.New(slog.DiscardHandler)),
+		maxLook: maxLook,
 		pending: make(map[identity]bool),
 		jobs:    make(chan *process, maxQueued),
+
+		underWay: make(map[image]uint32),
 	}
 	if f.wanted == nil {
 		f.wanted = speakers
@@ -116,9 +133,11 @@ func newIdle(o Options) (*Finder, error) {
 	}
 	// The constants are positive, which is all that is asked of a size.
 	f.known, _ = simplelru.NewLRU[identity, answer](maxKnown, nil)
-	f.packages, _ = simplelru.NewLRU[ownedFile, Package](maxKnown, nil)
+	f.packages, _ = simplelru.NewLRU[ownedFile, owned](maxKnown, nil)
 	self, err := os.Readlink(f.proc + "/self")
 	f.ownPIDs = err == nil && self == strconv.Itoa(os.Getpid())
+	_, err = os.Lstat(f.proc + "/self/ns/mnt")
+	f.namespaces = err == nil
 	f.offset = bootOffset(f.proc)
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f, nil
@@ -148,7 +167,7 @@ func (f *Finder) Close() {
 	}
 }
 
-// Dropped is how many times a look found no place in the queue.
+// Dropped is how many times a look found no place in the queue, or did not begin because too many hang.
 func (f *Finder) Dropped() int64 { return f.dropped.Load() }
 
 // Of returns what the process of c runs, if that is known. Else it is looked at in the background,
@@ -222,7 +241,7 @@ func (f *Finder) runs(p *process) uint64 {
 
 // queue asks for a look at p, and keeps it if it may.
 func (f *Finder) queue(p *process) bool {
-	if f.isPending(p.id) || p.hold() != nil {
+	if f.isPending(p) || p.hold() != nil {
 		return false
 	}
 	f.mu.Lock()
@@ -240,10 +259,11 @@ func (f *Finder) queue(p *process) bool {
 	}
 }
 
-func (f *Finder) isPending(id identity) bool {
+func (f *Finder) isPending(p *process) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.pending[id]
+	_, begun := f.underWay[imageOf(p.caller)]
+	return begun || f.pending[p.id]
 }
 
 func (f *Finder) work() {
@@ -254,12 +274,11 @@ func (f *Finder) work() {
 		case p := <-f.jobs:
 			began := time.Now()
 			id := p.id
-			if _, ok := f.recall(p); !ok {
-				ctx, cancel := context.WithTimeout(f.ctx, maxLook)
-				f.look(ctx, p, false)
-				cancel()
+			if _, ok := f.recall(p); ok || !f.begin(p) {
+				p.close()
+			} else {
+				f.await(p)
 			}
-			p.close()
 			f.mu.Lock()
 			delete(f.pending, id)
 			f.mu.Unlock()

@@ -147,6 +147,11 @@ func age(f *Finder) {
 		a.until = time.Now()
 		f.known.Add(id, a)
 	}
+	for _, file := range f.packages.Keys() {
+		o, _ := f.packages.Peek(file)
+		o.until = time.Now()
+		f.packages.Add(file, o)
+	}
 }
 
 // What could not be looked at is tried again, for the same process.
@@ -248,6 +253,22 @@ func TestEndsMidway(t *testing.T) {
 	}
 	if s, ok := f.Of(c); ok {
 		t.Errorf("known: %+v", s)
+	}
+}
+
+// A process that leaves its mount namespace between being told apart and being held is not kept as if it
+// had stayed.
+func TestLeavesNamespace(t *testing.T) {
+	t.Parallel()
+	f := newFinder(t, Options{})
+	p, err := f.openProcess(stub(t, tempDir(t), "ruby", tempDir(t)+"/app.rb"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	p.id.view.mounts += " of before"
+	if err := p.hold(); !errors.Is(err, errOther) {
+		t.Errorf("got %v", err)
 	}
 }
 

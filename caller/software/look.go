@@ -20,7 +20,6 @@ type look struct {
 	finder *Finder
 	tree   tree     // for libraries
 	mapped []string // paths of mapped files
-	start  string   // the path by which the program was started, absolute; "" if unknown
 	script string   // the file that an interpreter runs, without links; "" if unknown
 	found  Software
 }
@@ -65,9 +64,6 @@ func (l *look) runtimes() (found bool) {
 	var err error
 	if l.mapped, err = l.process.mapped(); err != nil {
 		l.miss("memory map", err)
-	}
-	if start := l.invoked(l.finder.ownPIDs); start != "" {
-		l.start = l.absolute(start)
 	}
 	l.script = l.findScript()
 	l.found.Script = shown(l.script, maxPath)

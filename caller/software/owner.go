@@ -4,15 +4,22 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // ownedFile is one whose owner was looked for.
 type ownedFile struct {
-	rootDev, root uint64
-	file          fileID
-	path          string
+	view view
+	file fileID
+	path string
+}
+
+// owned is what was found of one.
+type owned struct {
+	pkg   Package
+	until time.Time
 }
 
 // owners finds the packages that the executable and the script came with.
@@ -76,19 +83,19 @@ func (l *look) ownerOf(t tree, n node) Package {
 		dev: n.stat.Dev, inode: n.stat.Ino, size: n.stat.Size,
 		modified: n.stat.Mtim.Nsec, modifiedSeconds: n.stat.Mtim.Sec,
 	}
-	key := ownedFile{l.id.rootDev, l.id.root, id, n.path}
+	key := ownedFile{l.id.view, id, n.path}
 	f := l.finder
 	f.mu.Lock()
-	p, known := f.packages.Get(key)
+	o, known := f.packages.Get(key)
 	f.mu.Unlock()
-	if known {
-		return p
+	if known && time.Now().Before(o.until) {
+		return o.pkg
 	}
 	p, err := findOwner(t, n.path)
 	l.miss("package of "+n.path, err)
 	if err == nil {
 		f.mu.Lock()
-		f.packages.Add(key, p)
+		f.packages.Add(key, owned{p, time.Now().Add(freshFor)})
 		f.mu.Unlock()
 	}
 	return p

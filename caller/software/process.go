@@ -3,7 +3,6 @@ package software
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,11 +23,12 @@ type process struct {
 	exe    int // its executable and its root, as O_PATH once held; they outlive the process
 	root   int
 
+	namespaces bool // the kernel has them
+
 	exePath string // as the process sees it
 	rootAt  string // "/" unless it is in a chroot: the way there from its mount namespace's root
 	cwd     string // as the process sees it; "" if it is outside of the root
 	id      identity
-	envEnd  uintptr // where its environment ends in its memory, and the name of the program begins
 }
 
 // fileID tells a file from others, and from what it was before it was written anew.
@@ -40,10 +40,18 @@ type fileID struct {
 
 // identity is what software depends on.
 type identity struct {
-	exe     fileID
-	rootDev uint64 // two containers of one image have the same executable, and other files beside it
-	root    uint64
-	runs    uint64 // of an interpreter: a hash of what it runs
+	exe  fileID
+	view view
+	runs uint64 // of an interpreter: a hash of what it runs
+}
+
+// view is what decides which files a process sees.
+type view struct {
+	rootDev, root uint64 // two containers of one image have the same executable, and other files beside it
+	// Below one root, whoever has a mount namespace of his own puts there what he likes. Any user can
+	// have one in a user namespace of his own; the kernel gives the number of an ended namespace to
+	// another, and that of the first user namespace to none.
+	mounts, users string
 }
 
 // openProcess finds the process of c, and what tells it apart. It reads nothing of the process's
@@ -53,20 +61,19 @@ func (f *Finder) openProcess(c *caller.Caller) (_ *process, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open process %d: %w", c.PID, err)
 	}
-	p := &process{caller: c, dir: dir, exe: -1, root: -1}
+	p := &process{caller: c, dir: dir, exe: -1, root: -1, namespaces: f.namespaces}
 	defer func() {
 		if err != nil {
 			p.close()
 		}
 	}()
-	fields, err := p.stat()
+	started, err := p.started()
 	if err != nil {
 		return nil, fmt.Errorf("read process %d: %w", c.PID, err)
 	}
-	if fields.started != f.ticks(c.Origin.Started) {
+	if started != f.ticks(c.Origin.Started) {
 		return nil, errOther
 	}
-	p.envEnd = fields.envEnd
 	if err := p.identify(); err != nil {
 		return nil, fmt.Errorf("identify process %d: %w", c.PID, err)
 	}
@@ -81,13 +88,22 @@ func (p *process) close() {
 	}
 }
 
-// hold opens the executable and the root, which can be read from then on even if the process ends.
+// hold opens the executable and the root, which can be read from then on even if the process ends. What
+// is read there is kept under the identity, so they must be those it was made of: a process can leave its
+// mount namespace between the two, but not come back to one that is not its own.
 func (p *process) hold() (err error) {
 	if p.exe, err = unix.Openat(p.dir, "exe", unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("open the executable of process %d: %w", p.caller.PID, err)
 	}
 	if p.root, err = unix.Openat(p.dir, "root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("open the root of process %d: %w", p.caller.PID, err)
+	}
+	id, err := p.identity(handle{p.exe, ""}, handle{p.root, ""})
+	if err != nil {
+		return fmt.Errorf("identify process %d: %w", p.caller.PID, err)
+	}
+	if id.exe != p.id.exe || id.view != p.id.view {
+		return errOther
 	}
 	return nil
 }
@@ -110,16 +126,37 @@ func (p *process) identify() error {
 	if cwd, err := readLink(p.dir, "cwd"); err == nil {
 		p.cwd = p.inside(cwd)
 	}
-	exe, err := status(p.dir, "exe")
-	if err != nil {
-		return err
+	p.id, err = p.identity(handle{p.dir, "exe"}, handle{p.dir, "root"})
+	return err
+}
+
+// handle names a file in a directory, or with no name the one that is open.
+type handle struct {
+	fd   int
+	name string
+}
+
+// identity is that of an executable and a root of the process.
+func (p *process) identity(exe, root handle) (id identity, err error) {
+	if id.exe, err = status(exe); err != nil {
+		return id, err
 	}
-	root, err := status(p.dir, "root")
+	at, err := status(root)
 	if err != nil {
-		return err
+		return id, err
 	}
-	p.id = identity{exe: idOf(exe), rootDev: idOf(root).dev, root: root.Ino}
-	return nil
+	id.view = view{rootDev: at.dev, root: at.inode}
+	if !p.namespaces {
+		return id, nil
+	}
+	if id.view.mounts, err = readLink(p.dir, "ns/mnt"); err != nil {
+		return id, err
+	}
+	// A kernel can be without user namespaces.
+	if id.view.users, err = readLink(p.dir, "ns/user"); errors.Is(err, unix.ENOENT) {
+		err = nil
+	}
+	return id, err
 }
 
 func isPlain(s string) bool {
@@ -127,20 +164,16 @@ func isPlain(s string) bool {
 }
 
 // status is that of a file, from what the kernel knows without asking a server for it.
-func status(dir int, name string) (unix.Statx_t, error) {
+func status(h handle) (fileID, error) {
 	var st unix.Statx_t
-	err := unix.Statx(dir, name, unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS, &st)
-	return st, err
-}
-
-func idOf(st unix.Statx_t) fileID {
+	err := unix.Statx(h.fd, h.name, unix.AT_STATX_DONT_SYNC|unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st)
 	return fileID{
 		dev:             unix.Mkdev(st.Dev_major, st.Dev_minor),
 		inode:           st.Ino,
 		size:            int64(st.Size),
 		modified:        int64(st.Mtime.Nsec),
 		modifiedSeconds: st.Mtime.Sec,
-	}
+	}, err
 }
 
 // inside is a path of /proc as the process sees it: the kernel shows the whole way from the root of
@@ -161,38 +194,28 @@ func (p *process) inside(path string) string {
 	return ""
 }
 
-// statFields are those wanted of /proc/<pid>/stat.
-type statFields struct {
-	started uint64 // in ticks since boot
-	envEnd  uintptr
-}
-
-func (p *process) stat() (statFields, error) {
+// started is when the process started, in ticks since boot.
+func (p *process) started() (uint64, error) {
 	text, err := p.read("stat", 1<<10)
 	if err != nil {
-		return statFields{}, err
+		return 0, err
 	}
 	// The name in the second field may hold anything, so the last bracket ends it.
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 	const third = 3
 	if len(fields) <= 22-third {
-		return statFields{}, errors.New("malformed stat")
+		return 0, errors.New("malformed stat")
 	}
 	started, err := strconv.ParseUint(fields[22-third], 10, 64)
 	if err != nil || fields[0] == "Z" || fields[0] == "X" {
-		return statFields{}, errOther
+		return 0, errOther
 	}
-	s := statFields{started: started}
-	if len(fields) > 51-third { // since Linux 3.5
-		end, _ := strconv.ParseUint(fields[51-third], 10, 64)
-		s.envEnd = uintptr(end)
-	}
-	return s, nil
+	return started, nil
 }
 
 // ended tells that the process is gone, so that what could not be read of it tells nothing.
 func (p *process) ended() bool {
-	_, err := p.stat()
+	_, err := p.started()
 	return err != nil
 }
 
@@ -242,31 +265,4 @@ func (p *process) mapped() ([]string, error) {
 	}
 	slices.Sort(paths)
 	return slices.Compact(paths), nil
-}
-
-// invoked is the path by which the program was started: the kernel puts it on the stack, behind the
-// environment. Unlike the executable it is not free of links, and of a script it is the script's.
-// No file of /proc shows it. It is "" when it cannot be told.
-func (p *process) invoked(ownPIDs bool) string {
-	if p.envEnd == 0 || !ownPIDs {
-		return ""
-	}
-	buf := make([]byte, unix.PathMax)
-	// The stack may end with the page.
-	first := min(os.Getpagesize()-int(p.envEnd)%os.Getpagesize(), len(buf))
-	local := []unix.Iovec{{Base: &buf[0]}}
-	local[0].SetLen(len(buf))
-	remote := []unix.RemoteIovec{
-		{Base: p.envEnd, Len: first},
-		{Base: p.envEnd + uintptr(first), Len: len(buf) - first},
-	}
-	n, err := unix.ProcessVMReadv(int(p.caller.PID), local, remote, 0)
-	if err != nil || p.ended() { // the pid was ours while it was read
-		return ""
-	}
-	path, _, found := strings.Cut(string(buf[:n]), "\x00")
-	if !found {
-		return ""
-	}
-	return path
 }

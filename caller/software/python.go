@@ -187,19 +187,18 @@ func (l *look) sites(prefix, version string) []string {
 // virtualEnv is the directory of the virtual environment that the program was started from, and
 // whether libraries outside of it are looked at. The executable is no sign: it is a link there.
 func (l *look) virtualEnv() (dir string, withSystem bool) {
-	starts := []string{l.start}
+	start := l.script // an interpreter found by PATH runs scripts beside it
 	if len(l.caller.Args) > 0 && strings.Contains(l.caller.Args[0], "/") {
-		starts = append(starts, l.absolute(l.caller.Args[0]))
+		start = l.absolute(l.caller.Args[0])
 	}
-	for _, start := range starts {
-		if start == "" {
-			continue
-		}
-		dir := path.Dir(path.Dir(start))
-		if text, err := l.tree.head(dir+"/pyvenv.cfg", 4<<10); err == nil {
-			setting := regexp.MustCompile(`(?mi)^\s*include-system-site-packages\s*=\s*true`)
-			return dir, setting.Match(text)
-		}
+	if start == "" {
+		return "", false
 	}
-	return "", false
+	dir = path.Dir(path.Dir(start))
+	text, err := l.tree.head(dir+"/pyvenv.cfg", 4<<10)
+	if err != nil {
+		return "", false
+	}
+	setting := regexp.MustCompile(`(?mi)^\s*include-system-site-packages\s*=\s*true`)
+	return dir, setting.Match(text)
 }

@@ -18,7 +18,7 @@ func rpmOwner(t tree, names []string) (Package, error) {
 		if err != nil {
 			return Package{}, err
 		}
-		p, found, err := rpmdb.Owner(f, f.size, names...)
+		p, found, err := rpmdb.Owner(t.budget.ctx, f, f.size, names...)
 		f.close()
 		if err != nil || found {
 			return Package{"rpm", p.Name, p.Version}, err

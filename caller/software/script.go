@@ -13,11 +13,6 @@ func (l *look) findScript() string {
 	if l.caller.Program.Interpreter == "" {
 		return ""
 	}
-	// Of a file that begins with #! the kernel knows the name, also when the process has since
-	// written a title over its arguments.
-	if n, ok := l.regular(l.start); ok && !l.isExecutable(n) {
-		return n.path
-	}
 	if script := l.caller.Program.Script; !strings.HasPrefix(script, "-") {
 		if n, ok := l.regular(l.absolute(script)); ok {
 			return n.path

@@ -92,7 +92,7 @@ func newFinder(log *slog.Logger) (*software.Finder, error) {
 		log.Warn("the libraries of callers are not looked for: the process may not open as many files as that takes (systemd: LimitNOFILE=)", "files", files.Cur, "needed", filesOfFinder)
 		return nil, nil
 	}
-	return software.New(software.Options{})
+	return software.New(software.Options{Log: log})
 }
 
 // auto asks those that are where they usually are, now or later.

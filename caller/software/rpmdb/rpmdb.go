@@ -25,14 +25,9 @@ type Package struct {
 // errMalformed is a database that contradicts itself.
 var errMalformed = errors.New("malformed database")
 
-// Owner is [OwnerContext] without a context: it ends when reading fails, or all is read.
-func Owner(db io.ReaderAt, size int64, paths ...string) (p Package, found bool, err error) {
-	return OwnerContext(context.Background(), db, size, paths...)
-}
-
-// OwnerContext returns the package that has a file of one of the paths, which are absolute and clean.
+// Owner returns the package that has a file of one of the paths, which are absolute and clean.
 // It is false without an error if there is none. It ends soon after ctx.
-func OwnerContext(ctx context.Context, db io.ReaderAt, size int64, paths ...string) (p Package, found bool, err error) {
+func Owner(ctx context.Context, db io.ReaderAt, size int64, paths ...string) (p Package, found bool, err error) {
 	return newWork(ctx, db, size).owner(size, paths)
 }
 

@@ -2,6 +2,7 @@ package rpmdb
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -162,7 +163,7 @@ func TestOwner(t *testing.T) {
 			t.Parallel()
 			check := func(want Package, paths ...string) {
 				t.Helper()
-				got, found, err := Owner(bytes.NewReader(text), int64(len(text)), paths...)
+				got, found, err := Owner(context.Background(), bytes.NewReader(text), int64(len(text)), paths...)
 				if got != want || found != (want != Package{}) || err != nil {
 					t.Errorf("%v: %+v, %v, %v, want %+v", paths, got, found, err, want)
 				}
@@ -192,7 +193,7 @@ func TestMalformed(t *testing.T) {
 	for form, text := range map[string][]byte{"SQLite": db.sqlite, "Berkeley DB": db.bdb, "NDB": ndb(db.headers), "none": []byte(strings.Repeat("text ", 99)), "empty": nil} {
 		for _, size := range []int{0, 1, 95, 96, 4096, 5000, len(text) / 2, len(text) - 1} {
 			if size >= 0 && size < len(text) {
-				p, found, err := Owner(bytes.NewReader(text[:size]), int64(size), "/absent")
+				p, found, err := Owner(context.Background(), bytes.NewReader(text[:size]), int64(size), "/absent")
 				if found || err == nil && size < 4096 {
 					t.Errorf("%s cut to %d bytes: %+v, %v", form, size, p, err)
 				}
@@ -206,7 +207,7 @@ func TestMalformed(t *testing.T) {
 		loop[page] = pageInterior
 		binary.BigEndian.PutUint16(loop[page+3:], 500)
 	}
-	if _, found, err := Owner(bytes.NewReader(loop), int64(len(loop)), "/usr/bin/alpha"); found || err == nil {
+	if _, found, err := Owner(context.Background(), bytes.NewReader(loop), int64(len(loop)), "/usr/bin/alpha"); found || err == nil {
 		t.Errorf("pages in a circle: %v, %v", found, err)
 	}
 }
@@ -225,7 +226,7 @@ func FuzzOwner(f *testing.F) {
 	f.Fuzz(func(t *testing.T, form uint8, at uint32, change []byte) {
 		text := bytes.Clone(forms[int(form)%len(forms)])
 		copy(text[int(at)%len(text):], change)
-		p, found, _ := Owner(bytes.NewReader(text), int64(len(text)), "/usr/bin/alpha")
+		p, found, _ := Owner(context.Background(), bytes.NewReader(text), int64(len(text)), "/usr/bin/alpha")
 		if found && p.Name == "" && len(change) == 0 {
 			t.Error("a package without a name")
 		}
@@ -243,7 +244,7 @@ func BenchmarkOwner(b *testing.B) {
 			b.SetBytes(int64(len(text)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, found, err := Owner(bytes.NewReader(text), int64(len(text)), "/absent"); found || err != nil {
+				if _, found, err := Owner(context.Background(), bytes.NewReader(text), int64(len(text)), "/absent"); found || err != nil {
 					b.Fatal(found, err)
 				}
 			}

@@ -182,7 +182,7 @@ func TestContext(t *testing.T) {
 	const n = 10 * checkEvery
 	for form, text := range forms(t, alikeIn(n), sized("b", 10_000), sized("c", 1000)) {
 		count := &cancelling{Reader: bytes.NewReader(text)}
-		if _, found, err := Owner(count, int64(len(text)), "/c"); found || err != nil {
+		if _, found, err := Owner(context.Background(), count, int64(len(text)), "/c"); found || err != nil {
 			t.Fatalf("%s: %v, %v", form, found, err)
 		}
 		for at := 1; at < count.reads; at++ {
@@ -203,7 +203,7 @@ func TestContext(t *testing.T) {
 	if _, found, err := w.owner(int64(len(text)), []string{"/c"}); found || !errors.Is(err, context.Canceled) || w.names > checkEvery {
 		t.Errorf("ended before the names: %v, %v after %d", found, err, w.names)
 	}
-	if _, _, err := OwnerContext(ctx, bytes.NewReader(text), int64(len(text)), "/c"); !errors.Is(err, context.Canceled) {
+	if _, _, err := Owner(ctx, bytes.NewReader(text), int64(len(text)), "/c"); !errors.Is(err, context.Canceled) {
 		t.Errorf("ended before the first read: %v", err)
 	}
 }
@@ -295,7 +295,7 @@ func TestTooManyBytes(t *testing.T) {
 	copy(start, "RpmP")
 	binary.LittleEndian.PutUint32(start[12:], 1<<31)
 	e := &endless{start: start}
-	if _, found, err := Owner(io.ReaderAt(e), 1<<50, "/c"); found || !errors.Is(err, errTooMuch) || e.read > maxBytes {
+	if _, found, err := Owner(context.Background(), io.ReaderAt(e), 1<<50, "/c"); found || !errors.Is(err, errTooMuch) || e.read > maxBytes {
 		t.Errorf("%v, %v after %d bytes", found, err, e.read)
 	}
 }
