@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -63,10 +64,19 @@ func choose(c config.Config) (choice, error) {
 
 // fits tells of a redirector that auto would take whether it does what is asked for: rules know no cgroups.
 func fits(c config.Config, taken doctor.Redirector, why string) error {
-	if c.Redirect.Cgroup == "" || taken != doctor.IPTables {
+	if taken != doctor.IPTables || !isPart(c.Redirect.Cgroup) {
 		return nil
 	}
 	return fmt.Errorf("%s; rules of iptables would redirect the whole network namespace, and not redirect.cgroup alone: leave that empty, or set redirector: iptables, if that is wanted", why)
+}
+
+// isPart tells whether a directory is a cgroup below the root of its hierarchy, of version 2 or 1 (cgroups(7)).
+func isPart(cgroup string) bool {
+	has := func(name string) bool {
+		_, err := os.Stat(filepath.Join(cgroup, name))
+		return err == nil
+	}
+	return cgroup != "" && (has("cgroup.events") || has("notify_on_release") && !has("release_agent"))
 }
 
 // chooseAfter takes what auto has left once a choice has failed.
