@@ -36,7 +36,10 @@ func (p process) environment(names []string) map[string]string {
 	}
 	defer clear(buffer)
 	if len(buffer) >= maxEnv {
-		return pick(buffer[:bytes.LastIndexByte(buffer, 0)+1], names) // half a value is another
+		last := bytes.LastIndexByte(buffer, 0) + 1
+		if _, value, _ := bytes.Cut(buffer[last:], []byte{'='}); len(value) <= maxValue {
+			buffer = buffer[:last] // half a value is another, where more than its beginning is kept
+		}
 	}
 	return pick(buffer, names)
 }

@@ -42,6 +42,19 @@ func TestHalfAVariableIsNone(t *testing.T) {
 	}
 }
 
+// Of a long value no more than the beginning is kept, so that its end is not missed.
+func TestHalfALongVariableIsEnough(t *testing.T) {
+	t.Parallel()
+	proc, _ := newFake(t)
+	p := fakeProcess{pid: 10, ppid: 1, ticks: 100, comm: "app", exe: "/app"}
+	proc.put(t, p)
+	proc.write(t, 10, "environ", "PADDING="+strings.Repeat("x", maxEnv/2)+"\x00TEAM=web"+strings.Repeat("x", maxEnv)+"\x00")
+	c := newReader(t, Options{Proc: string(proc), Env: []string{"TEAM"}}).Caller(p.origin())
+	if got := c.Env["TEAM"]; !strings.HasPrefix(got, "webxxx") || len(got) > 2*maxValue {
+		t.Errorf("%q", c.Env)
+	}
+}
+
 // A process whose memory map is locked lets readers of its environment hang, and its pid may be another's
 // by the time that it answers.
 func TestEnvironmentIsReadWithPatience(t *testing.T) {
