@@ -91,7 +91,7 @@ func (a *Attributor) Meet(c *caller.Caller) {
 	if _, ok := a.known.Get(key); ok {
 		return
 	}
-	s := &subject{env: c.Env}
+	s := &subject{}
 	if _, raced, _ := a.known.PeekOrAdd(key, s); raced {
 		return
 	}
@@ -112,7 +112,7 @@ func (a *Attributor) Of(call Call) *Attribution {
 	a.Meet(c)
 	s, ok := a.known.Get(image{c.PID, c.Origin.Started, c.ExecID, c.CgroupID})
 	if !ok {
-		s = &subject{env: c.Env} // pushed out meanwhile
+		s = &subject{} // pushed out meanwhile
 	}
 	return s.attribute(a, call)
 }
@@ -164,8 +164,6 @@ type Record struct {
 
 // subject is one process.
 type subject struct {
-	env map[string]string // does not change
-
 	mu             sync.Mutex
 	history        client.History
 	caller         *caller.Caller // of the last call

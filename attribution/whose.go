@@ -9,7 +9,7 @@ import (
 )
 
 func (a *Attributor) who(c *caller.Caller, s *subject, in *container.Container, runs *software.Software) *Who {
-	f := owner.Facts{Container: in, User: c.User, Env: s.env, Tags: s.tags}
+	f := owner.Facts{Container: in, User: c.User, Env: c.Env, Tags: s.tags}
 	if !isContained(c) { // whose files have what names they like
 		f.Executable, f.Script = c.Executable, scriptOf(c)
 		if runs != nil {

@@ -121,3 +121,19 @@ func TestOwnersOfTheHostAreForTheHost(t *testing.T) {
 		}
 	}
 }
+
+// Advice is shared by processes, but not by one that gets tokens with one that has asked for none.
+func TestAdviceIsNotSharedWithWhoGetsTokens(t *testing.T) {
+	t.Parallel()
+	a := New(Options{})
+	call := v1(curl(), "aws-sdk-go/1.44.0 (go1.20; linux; amd64)")
+	by := a.stranger(call.UserAgent)
+	var with, without client.History
+	with.Add(client.Call{At: call.Start, Kind: imds.TokenRequest, Status: 200, Answered: true})
+	for _, h := range []*client.History{&without, &with} {
+		h.Add(client.Call{At: call.Start, Kind: imds.V1, Path: call.Path, Status: 200, Answered: true})
+	}
+	if one, other := a.advise(call, by, &without), a.advise(call, by, &with); one.Text == other.Text {
+		t.Errorf("both are told %q", one.Text)
+	}
+}

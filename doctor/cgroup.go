@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,13 +59,17 @@ func checkCgroup(_ context.Context, h *host) []Finding {
 	}
 	mounts := parseMounts(string(text))
 	cgroup, err := h.cgroup()
-	return judgeCgroup(layout(mounts), cgroup.Path, err, isRoot(cgroup.Path))
+	return judgeCgroup(layout(mounts), cgroup.Path, err, !isPart(cgroup.Path))
 }
 
-// isRoot tells whether a directory is the root of the host's hierarchy: all others have a type.
-func isRoot(path string) bool {
-	_, err := os.Stat(filepath.Join(path, "cgroup.type"))
-	return errors.Is(err, fs.ErrNotExist)
+// isPart tells whether a directory is a cgroup below the root of the host's hierarchy: in version 2 all of those
+// have a type, and in version 1 the root alone has an agent (cgroups(7)).
+func isPart(path string) bool {
+	has := func(name string) bool {
+		_, err := os.Stat(filepath.Join(path, name))
+		return err == nil
+	}
+	return path != "" && (has("cgroup.type") || has("notify_on_release") && !has("release_agent"))
 }
 
 func judgeCgroup(layout, path string, err error, root bool) []Finding {

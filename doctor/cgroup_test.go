@@ -3,6 +3,8 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/imds-bridge/imds-bridge/redirect"
@@ -41,4 +43,31 @@ func TestCgroupFindings(t *testing.T) {
 	expect(t, judgeCgroup("v2", "/sys/fs/cgroup/x.slice", nil, false), OK, "not the root")
 	expect(t, judgeCgroup("v2", "", errors.New("cgroup2 at /sys/fs/cgroup is not the host's root"), false), Fail, "--cgroupns=host")
 	expect(t, judgeCgroup("v1", "", fmt.Errorf("/sys/fs/cgroup/memory: %w", redirect.ErrNotCgroup2), false), Fail, "redirect.cgroup")
+}
+
+func TestPartOfAHost(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		files []string
+		part  bool
+	}{
+		"root of version 2":                       {[]string{"cgroup.procs", "cgroup.controllers"}, false},
+		"a service of version 2":                  {[]string{"cgroup.procs", "cgroup.controllers", "cgroup.type"}, true},
+		"root of version 1":                       {[]string{"cgroup.procs", "notify_on_release", "release_agent"}, false},
+		"a service of version 1":                  {[]string{"cgroup.procs", "notify_on_release"}, true},
+		"where version 1 has all its hierarchies": {nil, false},
+	} {
+		dir := t.TempDir()
+		for _, file := range tt.files {
+			if err := os.WriteFile(filepath.Join(dir, file), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := isPart(dir); got != tt.part {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+	if isPart("") {
+		t.Error("no directory is a part")
+	}
 }

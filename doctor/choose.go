@@ -27,6 +27,7 @@ type Facts struct {
 	Lockdown string // none, integrity or confidentiality; "" if the kernel knows no such thing
 	Memlock  bool   // kernel memory for maps can be had
 	Cgroup   error  // why there is no cgroup2 directory to attach to
+	Part     bool   // only the processes of one cgroup are to be redirected
 	Holder   string // the program that holds a hook alone, "" if none does
 	Tools    error  // why iptables cannot be run
 
@@ -40,7 +41,8 @@ type Facts struct {
 var ErrNoRedirector = errors.New("no redirector can be had")
 
 // Choose takes the redirector that is wanted, or for [Auto] the best that can be had: ebpf, then
-// iptables. It says why. Auto never takes [None]: a bridge that is to redirect does not merely watch.
+// iptables. It says why. Auto never takes [None]: a bridge that is to redirect does not merely watch; nor rules where
+// they would redirect more than is asked for.
 func Choose(f Facts) (taken Redirector, why string, err error) {
 	if f.Wanted != Auto {
 		if against := f.against(f.Wanted); len(against) > 0 {
@@ -53,6 +55,9 @@ func Choose(f Facts) (taken Redirector, why string, err error) {
 		return EBPF, "the kernel has all that the hook needs" + f.proof(EBPF), nil
 	}
 	noRules := f.against(IPTables)
+	if f.Part {
+		noRules = append(noRules, "rules redirect the whole network namespace, and not redirect.cgroup alone: leave that empty, or ask for iptables, if that is wanted")
+	}
 	if len(noRules) == 0 {
 		return IPTables, "ebpf cannot be had: " + strings.Join(noHook, "; ") + f.proof(IPTables), nil
 	}

@@ -99,6 +99,7 @@ func (h *host) facts() Facts {
 		Tried:    make(map[Redirector]error),
 	}
 	_, f.Cgroup = h.cgroup()
+	f.Part = isPart(h.options.Cgroup)
 	_, f.Tools = h.tools()
 	f.Holder = h.hooks().holder()
 	return f

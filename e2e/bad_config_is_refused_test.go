@@ -36,9 +36,11 @@ func TestMissingCgroupIsRefused(t *testing.T) {
 	i := newInstance(t, simulator.Options{})
 	missing := filepath.Join(i.Cgroup(), "typo.service")
 	for _, redirector := range []string{"auto", "ebpf", "iptables", "none"} {
-		got := finish(t, i.Host().Start, command(t, "run", "--redirector="+redirector, "--redirect.cgroup="+missing))
-		if got.ProcessState.ExitCode() != 2 || !strings.Contains(got.stderr, "redirect.cgroup: ") || !strings.Contains(got.stderr, missing) {
-			t.Errorf("%s: %s, %s", redirector, got.ProcessState, got.stderr)
+		for _, verb := range []string{"run", "doctor"} {
+			got := finish(t, i.Host().Start, command(t, verb, "--redirector="+redirector, "--redirect.cgroup="+missing))
+			if got.ProcessState.ExitCode() != 2 || !strings.Contains(got.stderr, "redirect.cgroup: ") || !strings.Contains(got.stderr, missing) {
+				t.Errorf("%s, %s: %s, %s", verb, redirector, got.ProcessState, got.stderr)
+			}
 		}
 		if i.hasAddress(t, listenAddresses[0]) || i.hooks(t) != 0 {
 			t.Errorf("%s: something was begun", redirector)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -301,4 +302,25 @@ func TestHostileLabelsAreHarmless(t *testing.T) {
 	if text := c.Name + c.Pod.Name + c.Task.Family; strings.ContainsAny(text, "\n\x1b\x00") {
 		t.Errorf("%q", text)
 	}
+}
+
+// What is named should be there; what is looked for where it usually is may be away.
+func TestOptionalSourceMayBeAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, optional := range []bool{false, true} {
+			f := newFake("docker")
+			source := Source(f)
+			if optional {
+				source = Optional(f)
+			}
+			var log strings.Builder
+			open(t, &log, source)
+			f.watches <- func(Listener) error { return fmt.Errorf("dial: %w", fs.ErrNotExist) }
+			synctest.Wait()
+			if warned := strings.Contains(log.String(), "containers are not watched"); warned == optional {
+				t.Errorf("optional %t: %s", optional, &log)
+			}
+		}
+	})
 }

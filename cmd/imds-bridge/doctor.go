@@ -46,6 +46,9 @@ settings that the bridge would refuse. docs/doctor.md describes each check, and 
 			if _, _, err := checkAttribution(c.Attribution); err != nil {
 				return err
 			}
+			if err := checkCgroup(c.Redirect); err != nil {
+				return err
+			}
 			report := doctor.Examine(cmd.Context(), doctorOptions(c, askV1))
 			if err := cmd.Context().Err(); err != nil {
 				return fmt.Errorf("broken off: %w", err)

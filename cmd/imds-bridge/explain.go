@@ -65,7 +65,7 @@ is wrong.`,
     owner            finance                                ← file: script /srv/report.py
     calls            4 v1, 0 v2, 0 for a token; the last …  ← the running bridge
     client           Boto 2 2.49.0, guess; speaks v2: no    ← library
-    advice           replace Boto 2 by Boto3 1.12.6 or …    ← its last v1 call`,
+    advice           if this is Boto 2: replace it by …      ← its last v1 call`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 || strings.TrimSpace(args[0]) == "" {
 				return usage(errors.New("explain takes one pid or container (see imds-bridge explain --help)"))

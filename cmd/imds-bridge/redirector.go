@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -46,8 +45,8 @@ type choice struct{ redirector, why string }
 
 // choose takes the redirector that is asked for, or looks for one that this host can do.
 func choose(c config.Config) (choice, error) {
-	if _, err := os.Stat(c.Redirect.Cgroup); c.Redirect.Cgroup != "" && err != nil {
-		return choice{}, usage(fmt.Errorf("redirect.cgroup: %w: name a cgroup2 directory, or leave it empty for the whole host", err))
+	if err := checkCgroup(c.Redirect); err != nil {
+		return choice{}, err
 	}
 	if c.Redirector != redirectAuto {
 		return choice{c.Redirector, "asked for"}, nil
@@ -59,24 +58,15 @@ func choose(c config.Config) (choice, error) {
 		}
 		return choice{}, fmt.Errorf("%w (imds-bridge doctor says more)", err)
 	}
-	return choice{string(taken), why}, fits(c, taken, why)
+	return choice{string(taken), why}, nil
 }
 
-// fits tells of a redirector that auto would take whether it does what is asked for: rules know no cgroups.
-func fits(c config.Config, taken doctor.Redirector, why string) error {
-	if taken != doctor.IPTables || !isPart(c.Redirect.Cgroup) {
-		return nil
+// checkCgroup refuses a directory that is not there: it is not the whole host.
+func checkCgroup(c config.Redirect) error {
+	if _, err := os.Stat(c.Cgroup); c.Cgroup != "" && err != nil {
+		return usage(fmt.Errorf("redirect.cgroup: %w: name a cgroup2 directory, or leave it empty for the whole host", err))
 	}
-	return fmt.Errorf("%s; rules of iptables would redirect the whole network namespace, and not redirect.cgroup alone: leave that empty, or set redirector: iptables, if that is wanted", why)
-}
-
-// isPart tells whether a directory is a cgroup below the root of its hierarchy, of version 2 or 1 (cgroups(7)).
-func isPart(cgroup string) bool {
-	has := func(name string) bool {
-		_, err := os.Stat(filepath.Join(cgroup, name))
-		return err == nil
-	}
-	return cgroup != "" && (has("cgroup.events") || has("notify_on_release") && !has("release_agent"))
+	return nil
 }
 
 // chooseAfter takes what auto has left once a choice has failed.
@@ -88,9 +78,6 @@ func chooseAfter(c config.Config, failed choice, err error) (choice, error) {
 	facts.Tried[doctor.Redirector(failed.redirector)] = err
 	taken, why, err := doctor.Choose(facts)
 	if err != nil {
-		return choice{}, err
-	}
-	if err := fits(c, taken, why); err != nil {
 		return choice{}, err
 	}
 	return choice{string(taken), why}, checkPrivileges(privilegesOf(string(taken), c.Redirect.Install).needed)

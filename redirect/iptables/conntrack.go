@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forget has the kernel forget the connections to IMDS that rules of an earlier bridge translated.
+// forget has the kernel forget the connections to IMDS that rules of an earlier bridge brought to the listener. Those
+// that other rules translate are not ours.
 //
 // On a host without other such rules it tracks connections only as long as ours are there. What it knows
 // of those that it lost sight of stays as it is, for two minutes or for days. A call that is under way when
@@ -45,7 +46,7 @@ func (f family) message() *nl.Nfgenmsg {
 	return &nl.Nfgenmsg{NfgenFamily: f.number, Version: nl.NFNETLINK_V0}
 }
 
-// translated tells whether a tracked connection was to IMDS, and another answered.
+// translated tells whether a tracked connection was to IMDS, and the listener answered.
 func (f family) translated(attributes []byte) bool {
 	source, destination := uint16(nl.CTA_IP_V4_SRC), uint16(nl.CTA_IP_V4_DST)
 	if f.number == unix.AF_INET6 {
@@ -55,7 +56,7 @@ func (f family) translated(attributes []byte) bool {
 	by, _ := netip.AddrFromSlice(attributeOf(attributes, nl.CTA_TUPLE_REPLY, nl.CTA_TUPLE_IP, source))
 	protocol := attributeOf(attributes, nl.CTA_TUPLE_ORIG, nl.CTA_TUPLE_PROTO, nl.CTA_PROTO_NUM)
 	port := attributeOf(attributes, nl.CTA_TUPLE_ORIG, nl.CTA_TUPLE_PROTO, nl.CTA_PROTO_DST_PORT)
-	return to == f.imds.Addr() && by != to &&
+	return to == f.imds.Addr() && by == f.listen.Addr() &&
 		len(protocol) == 1 && protocol[0] == unix.IPPROTO_TCP &&
 		len(port) == 2 && binary.BigEndian.Uint16(port) == f.imds.Port()
 }
