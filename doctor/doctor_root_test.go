@@ -184,11 +184,14 @@ func TestOtherProgramsOnTheHook(t *testing.T) {
 		i := newInstance(t, simulator.MetadataOptions{})
 		i.attach(t, "alone", proceed, 0)
 		r := i.examine(t, i.options())
-		expectVerdict(t, r, Limited, IPTables)
+		// Rules work, and are not taken by themselves for a part of a host.
+		expectVerdict(t, r, Useless, "")
 		expect(t, r.Findings, Fail, "alone", "exclusive", "BPF_F_ALLOW_MULTI")
 		expect(t, r.Findings, Fail, "create link: operation not permitted") // the trial
+		expect(t, r.Findings, Fail, "rules redirect the whole network namespace")
 		expect(t, r.Findings, OK, "in a namespace of its own, a child's connect() to 169.254.169.254:80 came to a listener")
 		expectVerdict(t, i.examine(t, i.options(func(o *Options) { o.Redirector = EBPF })), Useless, "")
+		expectVerdict(t, i.examine(t, i.options(func(o *Options) { o.Redirector = IPTables })), Usable, IPTables)
 	})
 	// Every fact is right, and the hook does not work: the trial is what tells.
 	t.Run("one that refuses", func(t *testing.T) {
@@ -198,7 +201,7 @@ func TestOtherProgramsOnTheHook(t *testing.T) {
 		r := i.examine(t, i.options(func(o *Options) { o.Redirector = EBPF }))
 		expectVerdict(t, r, Useless, "")
 		expect(t, r.Findings, Fail, "was not redirected: operation not permitted")
-		expectVerdict(t, i.examine(t, i.options()), Limited, IPTables)
+		expectVerdict(t, i.examine(t, i.options(func(o *Options) { o.Redirector = IPTables })), Usable, IPTables)
 	})
 }
 
