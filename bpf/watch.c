@@ -16,6 +16,9 @@
 #define SOCK_RAW 3
 #define ETH_P_IPV6 0x86dd
 #define BPF_MAP_TYPE_RINGBUF 27
+#define BPF_MAP_TYPE_SK_STORAGE 24
+#define BPF_F_NO_PREALLOC 1
+#define BPF_SK_STORAGE_GET_F_CREATE 1
 
 /* Offsets and sizes in the headers of IPv4 (RFC 791) and IPv6 (RFC 8200). */
 #define IP4_SIZE 20
@@ -103,10 +106,21 @@ struct {
 	__uint(max_entries, 4096); /* set at load */
 } packets SEC(".maps");
 
+/*
+ * key: a socket that sent something to IMDS. Others have answers from its address too: those whose
+ * packets iptables translates, after the bridge, which is who answers them.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC); /* as the kernel wants it */
+	__type(key, int);
+	__type(value, __u8);
+} callers SEC(".maps");
+
 /* enum sight: what was seen; indexes of the map counters. */
 enum sight {
 	SIGHT_SENT,       /* a packet to IMDS */
-	SIGHT_RECEIVED,   /* a packet from IMDS */
+	SIGHT_RECEIVED,   /* a packet from IMDS to a socket that sent something */
 	SIGHT_BYTES,      /* of payload in packets to IMDS */
 	SIGHT_EXEMPT,     /* a packet of the bridge's own; not counted otherwise */
 	SIGHT_UNREADABLE, /* a packet to IMDS without a TCP header that could be found */
@@ -183,6 +197,7 @@ struct task_struct___sender {
 #pragma clang diagnostic pop
 
 static struct bpf_sock *(*bpf_sk_fullsock)(struct bpf_sock *sk) = (void *)95;
+static void *(*bpf_sk_storage_get)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
 static __u64 (*bpf_skb_cgroup_id)(void *skb) = (void *)79;
 static void *(*bpf_ringbuf_reserve)(void *ring, __u64 size, __u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)132;
@@ -384,6 +399,10 @@ static __attribute__((noinline)) void see_tcp(struct skb *ctx, struct packet *p,
 		add(SIGHT_UNREADABLE, 1);
 		return;
 	}
+	if (!bpf_sk_storage_get(&callers, sk, 0,
+				p->direction == DIRECTION_SENT ? BPF_SK_STORAGE_GET_F_CREATE : 0) &&
+	    p->direction == DIRECTION_RECEIVED)
+		return;
 	p->payload = ctx->len - at;
 	p->sequence = bpf_ntohl(tcp.sequence);
 	p->flags = tcp.flags;

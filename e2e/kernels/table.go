@@ -40,13 +40,13 @@ var suites = []suite{
 	},
 	{
 		folder: "redirect/owner", tag: "root",
-		ci: []string{"TestProcessInAContainer", "TestExecIsTold"},
+		ci: []string{"TestProcessInAContainer", "TestExecIsTold", "TestKnownProcessIsTold", "TestProcessThatHoldsUp"},
 	},
 	{
 		folder: "redirect/iptables", tag: "root", programs: append([]string{"ip"}, iptables...),
 		// The programs of iptables load these themselves, with a capability that the bridge does not ask for.
 		modules: []string{"ip_tables", "ip6_tables"},
-		ci:      []string{"TestCallsAreRedirected"},
+		ci:      []string{"TestCallsAreRedirected", "TestAnswersOfABridge"},
 		layouts: []string{"TestCallerIsTheOneThatTheHook"},
 	},
 	{

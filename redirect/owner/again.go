@@ -17,26 +17,27 @@ import (
 // is gone, and to read an open one takes a third of the time.
 
 const (
-	// maxKept is how many processes are kept, at four files each.
+	// maxKept is how many processes are kept, at six files each.
 	maxKept = 8
 	// maxLearned bounds how many more sockets of a caller are remembered once the one in question is found:
 	// one with many calls at once has them under as many numbers.
 	maxLearned = 64
-	// cgroupMaxAge is how long a process that is moved can be told to be in the cgroup that it left.
-	cgroupMaxAge = time.Second
+	// maxAge is how long what was read of a process is told of its further calls.
+	maxAge = time.Second
 )
 
 // kept is a process that was found more than once, and had its sockets for itself.
 type kept struct {
-	mu                          sync.Mutex // one search reads at a time
-	gone                        bool       // the files are closed
-	dir, stat, cgroup, children int        // of /proc/<pid>; -1 is none
+	mu    sync.Mutex // one search reads at a time
+	gone  bool       // the files are closed
+	pidfd int        // -1 before Linux 5.3
+	// Of /proc/<pid>; -1 is none. The memory is that of the program which ran when it was opened.
+	dir, stat, cgroup, children, memory int
 
 	process  process
 	uid, gid uint32 // that the directory is of
 	group    string // what cgroup said
 	read     time.Time
-	socket   uint64 // cgroup id of the socket by which it was found last, 0 where that is not told
 	fd       int    // by which it had its last socket
 	link     string // of that
 }
@@ -46,11 +47,23 @@ func newKept() *lru.Cache[int, *kept] {
 	return c
 }
 
+// close closes the files, and waits for nobody: who is in the midst of it closes them behind him.
 func (k *kept) close() {
-	k.mu.Lock()
+	if !k.mu.TryLock() {
+		go func() {
+			k.mu.Lock()
+			k.closeFiles()
+		}()
+		return
+	}
+	k.closeFiles()
+}
+
+// closeFiles is for who has the lock, which it gives back.
+func (k *kept) closeFiles() {
 	defer k.mu.Unlock()
 	k.gone = true
-	for _, fd := range []*int{&k.dir, &k.stat, &k.cgroup, &k.children} {
+	for _, fd := range []*int{&k.pidfd, &k.dir, &k.stat, &k.cgroup, &k.children, &k.memory} {
 		if *fd >= 0 {
 			_ = unix.Close(*fd)
 		}
@@ -77,14 +90,13 @@ func (f *Finder) again(client, server netip.AddrPort) (c redirect.Connection, ok
 
 // likely finds the socket, and who has it if that is who had the last one.
 func (s *search) likely(client, server netip.AddrPort) (socket, holder, bool) {
-	sock, err := s.own.findNow(client, server)
-	if errors.Is(err, ErrNoSocket) {
-		ns := s.others.only(client.Addr())
-		if ns == nil {
-			return sock, holder{}, false
-		}
+	if ns := s.others.only(client.Addr()); ns != nil {
 		return ns.borrowKnown(s, client, server)
 	}
+	if found, h, ok := s.borrowOwn(client, server); ok {
+		return found, h, true
+	}
+	sock, err := s.own.findNow(client, server)
 	if err != nil {
 		return sock, holder{}, false
 	}
@@ -108,7 +120,7 @@ func (s *search) unchanged(h holder, sock socket, patient bool) (process, bool) 
 	}
 	defer k.mu.Unlock()
 	p, link := k.process, sock.link()
-	if k.gone || !p.isUser(sock.uid) || !k.same(&p, s.clock) || !k.sameCgroup(sock, patient) {
+	if k.gone || !p.isUser(sock.uid) || !k.isAsItWas(&p, s.clock, patient) {
 		return p, false
 	}
 	// What was not there under this number at the last call was not there at the fork.
@@ -118,8 +130,34 @@ func (s *search) unchanged(h holder, sock socket, patient bool) (process, bool) 
 	if k.hasChildren() && (!patient || s.child(h.pid, link) != 0) {
 		return p, false
 	}
+	if sock.lender == k {
+		k.fd, k.link = h.fd, link
+		return p, true
+	}
 	// While it has the socket it is the process that was read.
 	return p, k.holds(h.fd, link)
+}
+
+// isAsItWas reads the process anew, and tells whether all but its name is what it was. To who is not patient, what was read
+// a moment ago stands for as long as it is the same program's.
+func (k *kept) isAsItWas(p *process, clock time.Duration, patient bool) bool {
+	if !patient {
+		return time.Since(k.read) < maxAge && k.runs()
+	}
+	now := time.Now()
+	if !k.same(p, clock) || !k.sameCgroup() {
+		return false
+	}
+	k.process, k.read = *p, now
+	return true
+}
+
+// runs tells whether the program still runs that ran when its memory was opened. A read of less than a record is refused
+// while that is somebody's, and finds the end of the file after exec and exit (pagemap_read in fs/proc/task_mmu.c).
+func (k *kept) runs() bool {
+	var none [1]byte
+	_, err := unix.Pread(k.memory, none[:], 0)
+	return err == unix.EINVAL
 }
 
 func (k *kept) holds(fd int, link string) bool {
@@ -152,23 +190,10 @@ func (k *kept) owner() (uid, gid uint32, err error) {
 	return st.Uid, st.Gid, err
 }
 
-// sameCgroup tells whether the process is in the cgroup that it was in. It made the socket for this call: where
-// that one's cgroup is told, it is the process's. Else it is read, for which the kernel takes a lock, and
-// what was read a moment ago will do for who is not patient.
-func (k *kept) sameCgroup(sock socket, patient bool) bool {
-	if sock.cgroup != 0 {
-		return sock.cgroup == k.socket
-	}
-	if !patient {
-		return time.Since(k.read) < cgroupMaxAge
-	}
-	now := time.Now()
+// sameCgroup tells whether the process is in the cgroup that it was in.
+func (k *kept) sameCgroup() bool {
 	group, err := k.readCgroup()
-	if err != nil || group != k.group {
-		return false
-	}
-	k.read = now
-	return true
+	return err == nil && group == k.group
 }
 
 func (k *kept) readCgroup() (string, error) {
@@ -198,10 +223,11 @@ func (s *search) isHeir(h holder, p process, link string) bool {
 // meet notes who was found, and keeps who was found before. Who shares his sockets is looked at in full each
 // time.
 func (s *search) meet(h holder, p process, sock socket, ambiguous bool) {
-	if ambiguous || p.execID == 0 {
+	if ambiguous || p.execID == 0 || h.pid == s.self {
 		s.kept.Remove(h.pid)
 		return
 	}
+	s.remember(user{anyone, sock.netns}, h)
 	started, ok := s.met.Get(h.pid)
 	if !ok || started != p.started {
 		s.met.Add(h.pid, p.started)
@@ -226,15 +252,21 @@ func (s *search) meet(h holder, p process, sock socket, ambiguous bool) {
 // open opens what is kept of a process.
 func (s *search) open(pid int) (*kept, error) {
 	number := strconv.Itoa(pid)
-	k := &kept{dir: -1, stat: -1, cgroup: -1, children: -1}
+	k := &kept{pidfd: -1, dir: -1, stat: -1, cgroup: -1, children: -1, memory: -1}
 	var err error
 	if k.dir, err = unix.Openat(int(s.proc.Fd()), number, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, err
 	}
-	for name, fd := range map[string]*int{"stat": &k.stat, "cgroup": &k.cgroup, "task/" + number + "/children": &k.children} {
+	files := map[string]*int{"stat": &k.stat, "cgroup": &k.cgroup, "task/" + number + "/children": &k.children, "pagemap": &k.memory}
+	for name, fd := range files {
 		if *fd, err = unix.Openat(k.dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 			k.close()
 			return nil, err
+		}
+	}
+	if !s.dear.Load() {
+		if k.pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
+			s.refused(err)
 		}
 	}
 	return k, nil
@@ -249,10 +281,10 @@ func (s *search) learn(k *kept, h holder, p process, sock socket) bool {
 	}
 	k.read = time.Now()
 	group, err := k.readCgroup()
-	if err != nil || s.cgroupID([]byte(group)) != p.cgroupID {
+	if !k.runs() || err != nil || s.cgroupID([]byte(group)) != p.cgroupID {
 		return false
 	}
-	k.process, k.group, k.socket = p, group, sock.cgroup
+	k.process, k.group = p, group
 	k.uid, k.gid, err = k.owner()
 	return err == nil && k.same(&p, s.clock) && k.holds(h.fd, sock.link())
 }

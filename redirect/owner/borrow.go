@@ -1,9 +1,13 @@
 package owner
 
 import (
+	"encoding/binary"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"strings"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +19,12 @@ import (
 const (
 	// maxBorrowed bounds how many sockets of a namespace's processes are asked before its table is read.
 	maxBorrowed = 64
+	// maxRecent is how many sockets of our own namespace's processes are asked before sock_diag is.
+	maxRecent = 2
+	// maxBorrows bounds the threads that can hang in it at once.
+	maxBorrows = 16
+	// borrowPatience is how long a socket has to answer. It takes microseconds.
+	borrowPatience = 5 * time.Millisecond
 	// anyone stands for all users of a namespace. It is no user's id.
 	anyone = ^uint32(0)
 )
@@ -72,6 +82,18 @@ func (ns *namespace) borrowKnown(s *search, client, server netip.AddrPort) (sock
 	return socket{}, holder{}, false
 }
 
+// borrowOwn looks where the last ones of our own namespace were, if its sockets tell whose they are.
+func (s *search) borrowOwn(client, server netip.AddrPort) (socket, holder, bool) {
+	known, _ := s.hints.Get(user{anyone, s.netns})
+	for _, h := range known[:min(len(known), maxRecent)] {
+		if found, ok := s.borrow(h, client, server); ok && found.nscookie == s.cookie && s.cookie != 0 {
+			found.netns = s.netns
+			return found, h, true
+		}
+	}
+	return socket{}, holder{}, false
+}
+
 // isIn tells whether a process is in the namespace: its number may be another process's by now.
 func (s *search) isIn(h holder, ns *namespace) bool {
 	id, err := s.netNSOf(h.pid)
@@ -86,69 +108,122 @@ func (s *search) isSocket(path string) bool {
 
 // borrow asks the socket that a process has as a descriptor, if it is the one between two addresses. It needs
 // Linux 5.6, and of [Capabilities] CAP_SYS_PTRACE; security modules can forbid it besides.
+//
+// The kernel locks a socket to tell its addresses (inet_getname, from Linux 5.15), and its owner can have the lock held
+// for as long as he likes: by sending from memory that somebody else fills in. So nobody waits for long, and a process that
+// is kept is asked by one at a time.
 func (s *search) borrow(h holder, client, server netip.AddrPort) (socket, bool) {
-	if s.dear.Load() {
+	if s.dear.Load() || s.borrows.Load() >= maxBorrows {
 		return socket{}, false
 	}
-	pidfd, err := unix.PidfdOpen(h.pid, 0)
+	from, ok := s.lender(h.pid)
+	if !ok {
+		return socket{}, false
+	}
+	s.borrows.Add(1)
+	answer := make(chan socket, 1)
+	go func() {
+		found := s.ask(from.pidfd, h.fd, client, server)
+		from.done()
+		s.borrows.Add(-1)
+		answer <- found
+	}()
+	found := await(answer, borrowPatience)
+	found.lender = from.kept
+	return found, found.inode != 0
+}
+
+// lender is a process whose descriptors can be borrowed.
+type lender struct {
+	kept  *kept // nil where it is not
+	pidfd int
+	done  func() // to be called once
+}
+
+func (s *search) lender(pid int) (lender, bool) {
+	if k, ok := s.kept.Get(pid); ok {
+		if !k.mu.TryLock() {
+			return lender{}, false
+		}
+		return lender{k, k.pidfd, k.mu.Unlock}, true
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		s.refused(err)
-		return socket{}, false
+		return lender{}, false
 	}
-	defer func() { _ = unix.Close(pidfd) }()
-	fd, err := unix.PidfdGetfd(pidfd, h.fd, 0)
-	if err != nil {
-		s.refused(err)
-		return socket{}, false
+	return lender{nil, pidfd, func() { _ = unix.Close(pidfd) }}, true
+}
+
+// await waits for an answer. Mostly it is there once everybody else had his turn: a timer would take longer than that.
+func await(answer <-chan socket, patience time.Duration) socket {
+	runtime.Gosched()
+	select {
+	case found := <-answer:
+		return found
+	default:
 	}
-	defer func() { _ = unix.Close(fd) }()
-	return ask(fd, client, server)
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case found := <-answer:
+		return found
+	case <-timer.C:
+		return socket{}
+	}
 }
 
 // refused remembers that sockets are not to be borrowed here, so that nobody is asked again.
-func (s *search) refused(err error) {
+func (f *Finder) refused(err error) {
 	if err == unix.ENOSYS || isDenied(err) { //nolint:errorlint // as system calls return it
-		s.dear.Store(true)
+		f.dear.Store(true)
 	}
 }
 
-// ask tells of a socket what its table would, if it is connected between two addresses.
-func ask(fd int, client, server netip.AddrPort) (socket, bool) {
-	remote, err := unix.Getpeername(fd)
+// ask tells of a process's socket what its table would, if it is connected between two addresses; else it returns the zero
+// socket.
+func (f *Finder) ask(pidfd, number int, client, server netip.AddrPort) (none socket) {
+	fd, err := unix.PidfdGetfd(pidfd, number, 0)
 	if err != nil {
-		return socket{}, false
+		f.refused(err)
+		return none
 	}
-	to, mapped := addressOf(remote)
-	if to != server {
-		return socket{}, false
+	defer func() { _ = unix.Close(fd) }()
+	to, mapped, ok := nameOf(unix.SYS_GETPEERNAME, fd)
+	if !ok || to != server {
+		return none
 	}
-	local, err := unix.Getsockname(fd)
-	if err != nil {
-		return socket{}, false
-	}
-	if from, _ := addressOf(local); from != client {
-		return socket{}, false
+	if from, _, ok := nameOf(unix.SYS_GETSOCKNAME, fd); !ok || from != client {
+		return none
 	}
 	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	if err != nil || protocol != unix.IPPROTO_TCP {
-		return socket{}, false
+		return none
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return socket{}, false
+		return none
 	}
 	nscookie, _ := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE) // from Linux 5.14
-	return socket{inode: uint32(st.Ino), uid: st.Uid, mapped: mapped, nscookie: nscookie}, true
+	return socket{inode: uint32(st.Ino), uid: st.Uid, mapped: mapped, nscookie: nscookie}
 }
 
-// addressOf returns the address without its zone, and whether it is an IPv4 address written as an IPv6 one.
-func addressOf(sa unix.Sockaddr) (netip.AddrPort, bool) {
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), false
-	case *unix.SockaddrInet6:
-		addr := netip.AddrFrom16(sa.Addr)
-		return netip.AddrPortFrom(addr.Unmap(), uint16(sa.Port)), addr.Is4In6()
+// nameOf returns an address of a socket without its zone, and whether it is an IPv4 address written as an IPv6 one. Not by
+// [unix.Getsockname] and [unix.Getpeername], which ask for the protocol each time besides.
+func nameOf(which uintptr, fd int) (_ netip.AddrPort, mapped, ok bool) {
+	var name unix.RawSockaddrInet6 // the larger of the two
+	size := uint32(unsafe.Sizeof(name))
+	if _, _, errno := unix.Syscall(which, uintptr(fd), uintptr(unsafe.Pointer(&name)), uintptr(unsafe.Pointer(&size))); errno != 0 {
+		return netip.AddrPort{}, false, false
 	}
-	return netip.AddrPort{}, false
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&name.Port))[:])
+	switch name.Family {
+	case unix.AF_INET:
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(&name))
+		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), port), false, true
+	case unix.AF_INET6:
+		addr := netip.AddrFrom16(name.Addr)
+		return netip.AddrPortFrom(addr.Unmap(), port), addr.Is4In6(), true
+	}
+	return netip.AddrPort{}, false, false
 }

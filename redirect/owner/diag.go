@@ -28,7 +28,6 @@ const (
 	sizeofAnswer  = 72 // struct inet_diag_msg
 
 	sockDiagByFamily = 20
-	inetDiagCgroupID = 21 // INET_DIAG_CGROUP_ID
 
 	tcpListen = 10
 )
@@ -195,22 +194,5 @@ func parseAnswer(b []byte) (socket, uint8, error) {
 		uid:    native.Uint32(body[64:]),
 		inode:  native.Uint32(body[68:]),
 		mapped: body[0] == unix.AF_INET6 && remote.Is4In6(),
-		cgroup: parseCgroup(body[sizeofAnswer:]),
 	}, body[1], nil
-}
-
-// parseCgroup reads the attribute that Linux 5.9 and later add to an answer.
-func parseCgroup(attributes []byte) uint64 {
-	native := binary.NativeEndian
-	for len(attributes) >= unix.SizeofNlAttr {
-		length, kind := int(native.Uint16(attributes)), native.Uint16(attributes[2:])
-		if length < unix.SizeofNlAttr || length > len(attributes) {
-			break
-		}
-		if value := attributes[unix.SizeofNlAttr:length]; kind == inetDiagCgroupID && len(value) == 8 {
-			return native.Uint64(value)
-		}
-		attributes = attributes[min((length+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(attributes)):]
-	}
-	return 0
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,8 +73,10 @@ type Finder struct {
 	known    *lru.Cache[identity, details]
 	apart    *lru.Cache[lineage, struct{}] // who had a socket that the parent had not
 	stops    *lru.Cache[user, int]         // where scans ran out of time
+	self     int                           // our own number in procfs
 	dear     atomic.Bool                   // sockets cannot be borrowed
 	searches chan struct{}
+	borrows  atomic.Int32 // under way
 	scanning chan struct{}
 	// background are the searches under way, those too that nobody waits for any longer.
 	background sync.WaitGroup
@@ -101,6 +105,9 @@ func New(o Options) (_ *Finder, err error) {
 			err = errors.Join(err, f.Close())
 		}
 	}()
+	if err = f.findSelf(); err != nil {
+		return nil, err
+	}
 	if f.cgroup = o.Cgroup; f.cgroup == "" {
 		f.cgroup = cgroup2Mount()
 	}
@@ -114,6 +121,19 @@ func New(o Options) (_ *Finder, err error) {
 	f.cookie = f.own.netnsCookie()
 	f.others = &namespaces{finder: f, maxAge: refreshAfter}
 	return f, nil
+}
+
+// findSelf finds out how procfs numbers processes: where that is not as our pid namespace does, none can be borrowed from.
+func (f *Finder) findSelf() error {
+	target, err := os.Readlink(filepath.Join(f.path, "self"))
+	if err != nil {
+		return fmt.Errorf("find ourselves in procfs: %w", err)
+	}
+	if f.self, err = strconv.Atoi(target); err != nil {
+		return fmt.Errorf("find ourselves in procfs: %w", err)
+	}
+	f.dear.Store(f.self != os.Getpid())
+	return nil
 }
 
 func newCache[K comparable, V any]() *lru.Cache[K, V] {
@@ -134,7 +154,7 @@ func (f *Finder) Close() error {
 
 // Find says whose socket it is that connected from client to server, both as the socket's owner sees
 // them. The answer has what /proc and the kernel tell; TID, Connected and, outside of the bridge's own
-// network namespace, Socket and NetNSCookie are not to be had, and zero.
+// network namespace, Socket and NetNSCookie are not to be had, and zero. Socket can be zero for who was found before.
 //
 // It takes no longer than the timeout. With [ErrNoSocket] and [ErrNoProcess] the answer holds what is
 // known in spite of it: with the latter the socket's network namespace and destination and the user who made
@@ -202,11 +222,10 @@ func (f *Finder) connection(s socket, server netip.AddrPort) redirect.Connection
 		NetNS:     s.netns,
 		OwnNetNS:  s.netns == f.netns,
 		Ambiguous: s.ambiguous,
-		Socket:    s.cookie,
 		Original:  s.original(server),
 	}
 	if c.OwnNetNS {
-		c.NetNSCookie = f.cookie
+		c.NetNSCookie, c.Socket = f.cookie, s.cookie
 	}
 	return c
 }
@@ -224,11 +243,11 @@ type socket struct {
 	inode     uint32
 	uid       uint32 // who made it
 	cookie    uint64 // 0 where it was read from /proc
-	cgroup    uint64 // cgroup2 id of the process that made it, at that time; 0 where that is not told
 	netns     uint32 // inode number
 	nscookie  uint64 // of its network namespace; 0 where that is not told
 	mapped    bool   // IPv4 on an IPv6 socket
 	ambiguous bool   // there is another one like it
+	lender    *kept  // of whom it was borrowed, nil where it was not
 }
 
 // original is the destination as the caller gave it to connect().

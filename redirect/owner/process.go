@@ -109,6 +109,9 @@ func (s *search) stat(pid int) (process, error) {
 	return p, p.parseStat(text, s.clock)
 }
 
+// commEscapes are how the kernel writes two characters of a name there (proc_task_name in fs/proc/array.c).
+var commEscapes = strings.NewReplacer(`\n`, "\n", `\\`, `\`)
+
 // parseStat reads the fields of proc_pid_stat(5). The name in its second field may hold anything,
 // brackets and line breaks too, so the last bracket ends it.
 func (p *process) parseStat(text []byte, offset time.Duration) error {
@@ -116,7 +119,7 @@ func (p *process) parseStat(text []byte, offset time.Duration) error {
 	if open < 0 || end < open {
 		return errMalformed
 	}
-	p.comm = string(text[open+1 : end])
+	p.comm = commEscapes.Replace(string(text[open+1 : end]))
 	image, known := uint64(fnvOffset), false
 	number := 2
 	for rest := bytes.TrimSpace(text[end+1:]); len(rest) > 0; {

@@ -19,6 +19,11 @@ func TestStatIsReadWhateverTheNameHolds(t *testing.T) {
 	if p.comm != "a) S 1" || p.ppid != 17 || p.started != 12345*userTick-time.Second || p.execID == 0 {
 		t.Errorf("read %+v", p)
 	}
+	escaped := strings.Replace(statLine, "a) S 1", `a\nb\\n`, 1)
+	var e process
+	if err := e.parseStat([]byte(escaped), 0); err != nil || e.comm != "a\nb\\n" {
+		t.Errorf("a name with a line break and a backslash: %q, %v", e.comm, err)
+	}
 	moved := strings.Replace(statLine, "140737445783264", "140737445783265", 1)
 	var q process
 	if err := q.parseStat([]byte(moved), 0); err != nil || q.execID == p.execID {

@@ -99,6 +99,7 @@ func TestProgramsAndMapsAreThoseOfTheContract(t *testing.T) {
 	maps := map[string]ebpf.MapSpec{
 		watchMapSockets:  {Type: ebpf.LRUHash, KeySize: 8, ValueSize: connection, MaxEntries: 1},
 		watchMapPackets:  {Type: ebpf.RingBuf, MaxEntries: 4096},
+		watchMapCallers:  {Type: ebpf.SkStorage, KeySize: 4, ValueSize: 1},
 		watchMapCounters: {Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: uint32(len(sights))},
 		".rodata":        {Type: ebpf.Array, KeySize: 4, ValueSize: 12, MaxEntries: 1},
 	}

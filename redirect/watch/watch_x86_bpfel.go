@@ -84,6 +84,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	watchMapCallers   = "callers"
 	watchMapCounters  = "counters"
 	watchMapPackets   = "packets"
 	watchMapSockets   = "sockets"
@@ -143,6 +144,7 @@ type watchProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type watchMapSpecs struct {
+	Callers  *ebpf.MapSpec `ebpf:"callers"`
 	Counters *ebpf.MapSpec `ebpf:"counters"`
 	Packets  *ebpf.MapSpec `ebpf:"packets"`
 	Sockets  *ebpf.MapSpec `ebpf:"sockets"`
@@ -176,6 +178,7 @@ func (o *watchObjects) Close() error {
 //
 // It can be passed to loadWatchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type watchMaps struct {
+	Callers  *ebpf.Map `ebpf:"callers"`
 	Counters *ebpf.Map `ebpf:"counters"`
 	Packets  *ebpf.Map `ebpf:"packets"`
 	Sockets  *ebpf.Map `ebpf:"sockets"`
@@ -183,6 +186,7 @@ type watchMaps struct {
 
 func (m *watchMaps) Close() error {
 	return _WatchClose(
+		m.Callers,
 		m.Counters,
 		m.Packets,
 		m.Sockets,
