@@ -108,7 +108,8 @@ struct {
 
 /*
  * key: a socket that sent something to IMDS. Others have answers from its address too: those whose
- * packets iptables translates, after the bridge, which is who answers them.
+ * packets iptables translates, after the bridge, which is who answers them. A socket with no room
+ * left in its optmem gets no storage: its requests are told without their answers.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);

@@ -30,7 +30,7 @@ const (
 type kept struct {
 	mu    sync.Mutex // one search reads at a time
 	gone  bool       // the files are closed
-	pidfd int        // -1 before Linux 5.3
+	pidfd int        // -1 where nothing is borrowed of it
 	// Of /proc/<pid>; -1 is none. The memory is that of the program which ran when it was opened.
 	dir, stat, cgroup, children, memory int
 
@@ -71,11 +71,21 @@ func (k *kept) closeFiles() {
 	}
 }
 
-// again finds a caller who is as he was the last time, in a few system calls that wait for nothing. It tells no
-// more than whether he is.
-func (f *Finder) again(client, server netip.AddrPort) (c redirect.Connection, ok bool) {
-	client, server = plain(client), plain(server)
-	s := &search{Finder: f}
+// again finds a caller who is as he was the last time, in a few system calls. It tells no more than whether he is.
+func (f *Finder) again(client, server netip.AddrPort) (redirect.Connection, bool) {
+	type answer struct {
+		c  redirect.Connection
+		ok bool
+	}
+	a, ok := promptly(f, func() (a answer) {
+		a.c, a.ok = f.glance(plain(client), plain(server))
+		return a
+	})
+	return a.c, ok && a.ok
+}
+
+func (f *Finder) glance(client, server netip.AddrPort) (c redirect.Connection, ok bool) {
+	s := &search{Finder: f, prompt: true}
 	sock, h, ok := s.likely(client, server)
 	if !ok {
 		return c, false
@@ -145,15 +155,15 @@ func (k *kept) isAsItWas(p *process, clock time.Duration, patient bool) bool {
 		return time.Since(k.read) < maxAge && k.runs()
 	}
 	now := time.Now()
-	if !k.same(p, clock) || !k.sameCgroup() {
+	if !k.same(p, clock) || !k.sameCgroup() || !k.runs() {
 		return false
 	}
 	k.process, k.read = *p, now
 	return true
 }
 
-// runs tells whether the program still runs that ran when its memory was opened. A read of less than a record is refused
-// while that is somebody's, and finds the end of the file after exec and exit (pagemap_read in fs/proc/task_mmu.c).
+// runs tells whether the program still runs that ran when its memory was opened: a read of less than a record is refused
+// for as long as anybody uses that, and finds the end of the file after exec and exit (pagemap_read in fs/proc/task_mmu.c).
 func (k *kept) runs() bool {
 	var none [1]byte
 	_, err := unix.Pread(k.memory, none[:], 0)
@@ -221,7 +231,7 @@ func (s *search) isHeir(h holder, p process, link string) bool {
 }
 
 // meet notes who was found, and keeps who was found before. Who shares his sockets is looked at in full each
-// time.
+// time; so are we ourselves, whose self-check has to see its socket's cookie.
 func (s *search) meet(h holder, p process, sock socket, ambiguous bool) {
 	if ambiguous || p.execID == 0 || h.pid == s.self {
 		s.kept.Remove(h.pid)
@@ -233,6 +243,18 @@ func (s *search) meet(h holder, p process, sock socket, ambiguous bool) {
 		s.met.Add(h.pid, p.started)
 		return
 	}
+	// One at a time: a process can have us wait for the end of its exec.
+	promptly(s.Finder, func() (done bool) {
+		if done = s.meeting.TryLock(); done {
+			defer s.meeting.Unlock()
+			s.keep(h, p, sock)
+		}
+		return done
+	})
+}
+
+// keep opens a process, or takes what was found of it for what the kept one is.
+func (s *search) keep(h holder, p process, sock socket) {
 	k, ok := s.kept.Get(h.pid)
 	if !ok {
 		var err error
@@ -250,38 +272,47 @@ func (s *search) meet(h holder, p process, sock socket, ambiguous bool) {
 }
 
 // open opens what is kept of a process.
-func (s *search) open(pid int) (*kept, error) {
+func (s *search) open(pid int) (_ *kept, err error) {
 	number := strconv.Itoa(pid)
 	k := &kept{pidfd: -1, dir: -1, stat: -1, cgroup: -1, children: -1, memory: -1}
-	var err error
+	defer func() {
+		if err != nil {
+			k.close()
+		}
+	}()
 	if k.dir, err = unix.Openat(int(s.proc.Fd()), number, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, err
 	}
-	files := map[string]*int{"stat": &k.stat, "cgroup": &k.cgroup, "task/" + number + "/children": &k.children, "pagemap": &k.memory}
-	for name, fd := range files {
-		if *fd, err = unix.Openat(k.dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-			k.close()
+	children := "task/" + number + "/children"
+	for name, fd := range map[string]*int{"stat": &k.stat, "cgroup": &k.cgroup, children: &k.children, "pagemap": &k.memory} {
+		*fd, err = unix.Openat(k.dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil && !(name == children && errors.Is(err, unix.ENOENT)) { // CONFIG_PROC_CHILDREN
 			return nil, err
 		}
 	}
-	if !s.dear.Load() {
+	if !s.dear.Load() && s.sharesClass(pid) {
 		if k.pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
 			s.refused(err)
 		}
+		if s.dear.Load() {
+			err = nil
+		}
 	}
-	return k, nil
+	return k, err
 }
 
 // learn takes a process that was just found for what the kept one is, unless it is another.
 func (s *search) learn(k *kept, h holder, p process, sock socket) bool {
-	k.mu.Lock()
+	if !k.mu.TryLock() {
+		return true // it is asked just now
+	}
 	defer k.mu.Unlock()
 	if k.gone {
 		return false
 	}
 	k.read = time.Now()
 	group, err := k.readCgroup()
-	if !k.runs() || err != nil || s.cgroupID([]byte(group)) != p.cgroupID {
+	if !k.runs() || err != nil || s.cgroupID([]byte(group)) != p.cgroupID || k.pidfd >= 0 && classOf(group) != s.class {
 		return false
 	}
 	k.process, k.group = p, group

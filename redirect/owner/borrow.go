@@ -3,10 +3,8 @@ package owner
 import (
 	"encoding/binary"
 	"net/netip"
-	"runtime"
 	"strconv"
 	"strings"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,10 +19,6 @@ const (
 	maxBorrowed = 64
 	// maxRecent is how many sockets of our own namespace's processes are asked before sock_diag is.
 	maxRecent = 2
-	// maxBorrows bounds the threads that can hang in it at once.
-	maxBorrows = 16
-	// borrowPatience is how long a socket has to answer. It takes microseconds.
-	borrowPatience = 5 * time.Millisecond
 	// anyone stands for all users of a namespace. It is no user's id.
 	anyone = ^uint32(0)
 )
@@ -84,9 +78,12 @@ func (ns *namespace) borrowKnown(s *search, client, server netip.AddrPort) (sock
 
 // borrowOwn looks where the last ones of our own namespace were, if its sockets tell whose they are.
 func (s *search) borrowOwn(client, server netip.AddrPort) (socket, holder, bool) {
+	if s.cookie == 0 {
+		return socket{}, holder{}, false
+	}
 	known, _ := s.hints.Get(user{anyone, s.netns})
 	for _, h := range known[:min(len(known), maxRecent)] {
-		if found, ok := s.borrow(h, client, server); ok && found.nscookie == s.cookie && s.cookie != 0 {
+		if found, ok := s.borrow(h, client, server); ok && found.nscookie == s.cookie {
 			found.netns = s.netns
 			return found, h, true
 		}
@@ -107,30 +104,28 @@ func (s *search) isSocket(path string) bool {
 }
 
 // borrow asks the socket that a process has as a descriptor, if it is the one between two addresses. It needs
-// Linux 5.6, and of [Capabilities] CAP_SYS_PTRACE; security modules can forbid it besides.
-//
-// The kernel locks a socket to tell its addresses (inet_getname, from Linux 5.15), and its owner can have the lock held
-// for as long as he likes: by sending from memory that somebody else fills in. So nobody waits for long, and a process that
-// is kept is asked by one at a time.
+// Linux 5.6, and of [Capabilities] CAP_SYS_PTRACE; security modules can forbid it besides. A process that is kept is asked by
+// one at a time.
 func (s *search) borrow(h holder, client, server netip.AddrPort) (socket, bool) {
-	if s.dear.Load() || s.borrows.Load() >= maxBorrows {
+	if s.dear.Load() {
 		return socket{}, false
 	}
-	from, ok := s.lender(h.pid)
-	if !ok {
-		return socket{}, false
-	}
-	s.borrows.Add(1)
-	answer := make(chan socket, 1)
-	go func() {
+	look := func() socket {
+		from, ok := s.lender(h.pid)
+		if !ok {
+			return socket{}
+		}
+		defer from.done()
 		found := s.ask(from.pidfd, h.fd, client, server)
-		from.done()
-		s.borrows.Add(-1)
-		answer <- found
-	}()
-	found := await(answer, borrowPatience)
-	found.lender = from.kept
-	return found, found.inode != 0
+		found.lender = from.kept
+		return found
+	}
+	if s.prompt {
+		found := look()
+		return found, found.inode != 0
+	}
+	found, ok := promptly(s.Finder, look)
+	return found, ok && found.inode != 0
 }
 
 // lender is a process whose descriptors can be borrowed.
@@ -147,6 +142,9 @@ func (s *search) lender(pid int) (lender, bool) {
 		}
 		return lender{k, k.pidfd, k.mu.Unlock}, true
 	}
+	if !s.sharesClass(pid) {
+		return lender{}, false
+	}
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		s.refused(err)
@@ -155,22 +153,25 @@ func (s *search) lender(pid int) (lender, bool) {
 	return lender{nil, pidfd, func() { _ = unix.Close(pidfd) }}, true
 }
 
-// await waits for an answer. Mostly it is there once everybody else had his turn: a timer would take longer than that.
-func await(answer <-chan socket, patience time.Duration) socket {
-	runtime.Gosched()
-	select {
-	case found := <-answer:
-		return found
-	default:
+// sharesClass tells whether a process is in our own cgroups of net_cls and net_prio. The kernel puts a socket that is borrowed into
+// those of who borrows it (__receive_sock in net/core/scm.c), which would be a change to others' traffic.
+func (f *Finder) sharesClass(pid int) bool {
+	if f.class == "" {
+		return true
 	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case found := <-answer:
-		return found
-	case <-timer.C:
-		return socket{}
+	var buf [4096]byte
+	text, err := f.read(strconv.Itoa(pid)+"/cgroup", buf[:])
+	return err == nil && classOf(string(text)) == f.class
+}
+
+// classOf are the lines of /proc/<pid>/cgroup that class packets, "" where the kernel has none.
+func classOf(text string) (class string) {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, "net_cls") || strings.Contains(line, "net_prio") {
+			class += line
+		}
 	}
+	return class
 }
 
 // refused remembers that sockets are not to be borrowed here, so that nobody is asked again.

@@ -50,3 +50,30 @@ func TestOneOfManySocketsIsBorrowed(t *testing.T) {
 		t.Errorf("pid %d, want %d", got.PID, two.pid())
 	}
 }
+
+// The kernel puts what is borrowed into our own cgroups of net_cls.
+func TestSocketWhosePacketsAreOfAnotherClassIsNotBorrowed(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	box := container(t, l, "one")
+	c := start(t, box, dial{To: imds4})
+	f := newFinder(t, l.Host())
+	s := &search{Finder: f}
+	from, ok := s.lender(int(c.pid()))
+	if !ok {
+		t.Fatal("a socket of our own class cannot be borrowed")
+	}
+	from.done()
+	f.class = "5:net_cls,net_prio:/shaped\n"
+	if _, ok := s.lender(int(c.pid())); ok {
+		t.Error("a socket of another class is borrowed")
+	}
+	for range 4 {
+		if got := find(t, f, c, imds4); got.PID != c.pid() {
+			t.Errorf("pid %d, want %d", got.PID, c.pid())
+		}
+	}
+	if k, ok := f.kept.Get(int(c.pid())); !ok || k.pidfd >= 0 {
+		t.Errorf("kept %t, to be borrowed from", ok)
+	}
+}

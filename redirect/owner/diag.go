@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,8 +14,8 @@ import (
 // tables are the sockets of the bridge's own network namespace. Its files stay in that namespace,
 // whatever thread uses them.
 type tables struct {
-	mu   sync.Mutex // one question to sock_diag at a time
-	diag int        // a sock_diag socket, -1 where the kernel has none for TCP
+	turn chan struct{} // full while sock_diag is asked
+	diag int           // a sock_diag socket, -1 where the kernel has none for TCP
 	// files are /proc/net/tcp and tcp6, for kernels without tcp_diag.
 	files []*os.File
 	// any is a socket of the namespace.
@@ -33,7 +33,7 @@ const (
 )
 
 func openTables() (_ *tables, err error) {
-	t := &tables{diag: -1, any: -1}
+	t := &tables{turn: make(chan struct{}, 1), diag: -1, any: -1}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, t.close())
@@ -99,29 +99,58 @@ func (t *tables) netnsCookie() uint64 {
 }
 
 // find returns the connected socket between two addresses, or ErrNoSocket.
-func (t *tables) find(client, server netip.AddrPort) (socket, error) {
-	if t.diag < 0 {
-		for i, file := range t.files {
-			found, err := findInTable(file, i == 1, client, server)
-			if !errors.Is(err, ErrNoSocket) {
-				return found, err
-			}
-		}
-		return socket{}, ErrNoSocket
+func (t *tables) find(f *Finder, client, server netip.AddrPort) (socket, error) {
+	if found, err := t.findPromptly(f, client, server); !errors.Is(err, errBusy) {
+		return found, err
 	}
-	return connected(t.ask(client, server))
+	for i, file := range t.files {
+		found, err := findInTable(file, i == 1, client, server)
+		if !errors.Is(err, ErrNoSocket) {
+			return found, err
+		}
+	}
+	return socket{}, ErrNoSocket
 }
 
-// errBusy is returned where an answer is not to be had at once.
+// errBusy is returned where sock_diag does not answer at once.
 var errBusy = errors.New("somebody else asks")
 
-// findNow is find where that waits for nobody.
-func (t *tables) findNow(client, server netip.AddrPort) (socket, error) {
-	if t.diag < 0 || !t.mu.TryLock() {
+func (t *tables) findPromptly(f *Finder, client, server netip.AddrPort) (socket, error) {
+	if t.diag < 0 {
 		return socket{}, errBusy
 	}
-	defer t.mu.Unlock()
-	return connected(t.exchange(client, server))
+	type answer struct {
+		found socket
+		err   error
+	}
+	a, ok := promptly(f, func() answer {
+		select {
+		case t.turn <- struct{}{}:
+		case <-time.After(lookPatience):
+			return answer{err: errBusy}
+		}
+		defer func() { <-t.turn }()
+		found, err := connected(t.ask(client, server))
+		return answer{found, err}
+	})
+	if !ok {
+		return socket{}, errBusy
+	}
+	return a.found, a.err
+}
+
+// findNow is find where that waits for nobody else's turn, by sock_diag.
+func (t *tables) findNow(client, server netip.AddrPort) (socket, error) {
+	if t.diag < 0 {
+		return socket{}, errBusy
+	}
+	select {
+	case t.turn <- struct{}{}:
+		defer func() { <-t.turn }()
+		return connected(t.ask(client, server))
+	default:
+		return socket{}, errBusy
+	}
 }
 
 func connected(found socket, state uint8, err error) (socket, error) {
@@ -131,14 +160,8 @@ func connected(found socket, state uint8, err error) (socket, error) {
 	return found, err
 }
 
+// ask makes an exact request, which the kernel answers by its hash table, before sendto returns.
 func (t *tables) ask(local, remote netip.AddrPort) (socket, uint8, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.exchange(local, remote)
-}
-
-// exchange makes an exact request, which the kernel answers by its hash table, before sendto returns.
-func (t *tables) exchange(local, remote netip.AddrPort) (socket, uint8, error) {
 	if err := unix.Sendto(t.diag, newRequest(local, remote), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return socket{}, 0, fmt.Errorf("ask sock_diag: %w", err)
 	}

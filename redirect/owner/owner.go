@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,7 +77,9 @@ type Finder struct {
 	self     int                           // our own number in procfs
 	dear     atomic.Bool                   // sockets cannot be borrowed
 	searches chan struct{}
-	borrows  atomic.Int32 // under way
+	class    string       // of our own packets
+	hanging  atomic.Int32 // looks under way
+	meeting  sync.Mutex   // held by who keeps a process
 	scanning chan struct{}
 	// background are the searches under way, those too that nobody waits for any longer.
 	background sync.WaitGroup
@@ -123,16 +126,22 @@ func New(o Options) (_ *Finder, err error) {
 	return f, nil
 }
 
-// findSelf finds out how procfs numbers processes: where that is not as our pid namespace does, none can be borrowed from.
+// findSelf finds out what we are in procfs. Where that does not number processes as our pid namespace does, it has more than one
+// number for us, and sockets cannot be borrowed.
 func (f *Finder) findSelf() error {
-	target, err := os.Readlink(filepath.Join(f.path, "self"))
+	status, err := os.ReadFile(filepath.Join(f.path, "self", "status"))
 	if err != nil {
 		return fmt.Errorf("find ourselves in procfs: %w", err)
 	}
-	if f.self, err = strconv.Atoi(target); err != nil {
-		return fmt.Errorf("find ourselves in procfs: %w", err)
+	_, after, _ := strings.Cut(string(status), "\nNSpid:")
+	line, _, _ := strings.Cut(after, "\n")
+	f.self = os.Getpid()
+	f.dear.Store(strings.TrimSpace(line) != strconv.Itoa(f.self))
+	groups, err := os.ReadFile(filepath.Join(f.path, "self", "cgroup"))
+	if err != nil {
+		return fmt.Errorf("find our own cgroup: %w", err)
 	}
-	f.dear.Store(f.self != os.Getpid())
+	f.class = classOf(string(groups))
 	return nil
 }
 
@@ -141,10 +150,21 @@ func newCache[K comparable, V any]() *lru.Cache[K, V] {
 	return c
 }
 
-// Close waits for the searches under way and gives up what New opened.
+// Close waits for the searches under way and gives up what New opened. What hangs for longer than a search may take keeps it
+// open.
 func (f *Finder) Close() error {
-	f.background.Wait()
 	f.kept.Purge()
+	ended := make(chan struct{})
+	go func() {
+		f.background.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(f.timeout + lookPatience):
+		return nil
+	}
+	f.kept.Purge() // what they kept
 	err := f.proc.Close()
 	if f.own != nil {
 		err = errors.Join(err, f.own.close())
@@ -164,10 +184,7 @@ func (f *Finder) Close() error {
 // process has it open: then the process is the one that others have it from, their parent. A process that
 // got it by another way than by fork, over a Unix socket, is not looked for once one is found.
 func (f *Finder) Find(ctx context.Context, client, server netip.AddrPort) (redirect.Connection, error) {
-	f.background.Add(1)
-	c, ok := f.again(client, server)
-	f.background.Done()
-	if ok {
+	if c, ok := f.again(client, server); ok {
 		return c, ctx.Err()
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
@@ -234,6 +251,7 @@ func (f *Finder) connection(s socket, server netip.AddrPort) redirect.Connection
 type search struct {
 	*Finder
 	ctx    context.Context
+	prompt bool // somebody else waits, and not for long
 	denied bool // something was not to be read
 	stop   int  // the process at which time was out
 }
@@ -260,7 +278,7 @@ func (s socket) original(server netip.AddrPort) netip.AddrPort {
 
 // socket finds the socket. One in our own namespace goes first: nobody else can send from its addresses.
 func (s *search) socket(client, server netip.AddrPort) (socket, error) {
-	found, err := s.own.find(client, server)
+	found, err := s.own.find(s.Finder, client, server)
 	if err == nil {
 		found.netns = s.netns
 		return found, nil

@@ -115,3 +115,15 @@ func TestLocalAddressesAreThoseOfTheNamespace(t *testing.T) {
 		t.Errorf("IPv6: %v", got)
 	}
 }
+
+func TestClassIsThatOfNetClsAndNetPrio(t *testing.T) {
+	t.Parallel()
+	const class = "7:net_prio,net_cls:/shaped\n"
+	for text, want := range map[string]string{
+		"0::/a\n": "", "8:cpu:/a\n" + class + "1:name=systemd:/b\n0::/a\n": class, "4:net_cls:/a\n3:net_prio:/b\n": "4:net_cls:/a\n3:net_prio:/b\n",
+	} {
+		if got := classOf(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/imds-bridge/imds-bridge/lab"
 )
 
 // On a host with so many processes that one search cannot look at all of them.
@@ -42,20 +44,68 @@ func TestScanThatRanOutOfTimeGoesOnWithTheNextCall(t *testing.T) {
 	}
 }
 
-// What hangs in /proc holds no call up.
+// What takes too long holds no call up.
 func TestSearchThatTakesTooLongIsLeft(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	c := start(t, l.Host(), dial{To: imds4})
-	f := newFinder(t, l.Host(), func(o *Options) { o.Timeout = 20 * time.Millisecond })
-	f.scanning <- struct{}{} // a scan that does not end
-	defer func() { <-f.scanning }()
-	f.own.mu.Lock() // nor does a question to sock_diag
-	defer f.own.mu.Unlock()
+	f := newFinder(t, l.Host(), func(o *Options) { o.Timeout = lookPatience / 10 })
+	f.own.turn <- struct{}{} // a question to sock_diag without an answer
+	defer func() { <-f.own.turn }()
 	began := time.Now()
 	_, err := f.Find(context.Background(), c.local, imds4)
 	expectError(t, err, context.DeadlineExceeded)
 	if took := time.Since(began); took > patience/10 {
 		t.Errorf("it took %s", took)
 	}
+}
+
+func TestTableIsReadWhereSockDiagDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	c := start(t, l.Host(), dial{To: imds4}, as(12345, 12345))
+	f := newFinder(t, l.Host())
+	f.own.turn <- struct{}{}
+	defer func() { <-f.own.turn }()
+	if got := find(t, f, c, imds4); got.PID != c.pid() || got.UID != 12345 || !got.OwnNetNS {
+		t.Errorf("found %+v", got)
+	}
+}
+
+// Where more hangs than may, callers are found without what can hang.
+func TestCallersAreFoundWhenAllLooksHang(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	f := newFinder(t, l.Host())
+	f.hanging.Add(maxHanging)
+	for where, n := range map[string]*lab.Namespace{"host": l.Host(), "container": container(t, l, "one")} {
+		c := start(t, n, dial{To: imds4}, as(12345, 12345))
+		for range 3 {
+			if got := find(t, f, c, imds4); got.PID != c.pid() || got.UID != 12345 || got.OwnNetNS != (where == "host") {
+				t.Errorf("%s: found %+v", where, got)
+			}
+		}
+	}
+	if n := f.hanging.Load(); n != maxHanging {
+		t.Errorf("%d hang", n)
+	}
+}
+
+// What hangs has Close wait no longer than a search may take.
+func TestCloseLeavesWhatHangs(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	f := newFinder(t, l.Host(), func(o *Options) { o.Timeout = defaultTimeout })
+	hang := make(chan struct{})
+	if _, ok := promptly(f, func() bool { <-hang; return true }); ok {
+		t.Error("what hangs has an answer")
+	}
+	began := time.Now()
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > patience/10 {
+		t.Errorf("it took %s", took)
+	}
+	close(hang)
 }
