@@ -30,7 +30,7 @@ const (
 type kept struct {
 	mu    sync.Mutex // one search reads at a time
 	gone  bool       // the files are closed
-	pidfd int        // -1 where nothing is borrowed of it
+	pidfd int        // -1 before Linux 5.3
 	// Of /proc/<pid>; -1 is none. The memory is that of the program which ran when it was opened.
 	dir, stat, cgroup, children, memory int
 
@@ -77,8 +77,9 @@ func (f *Finder) again(client, server netip.AddrPort) (redirect.Connection, bool
 		c  redirect.Connection
 		ok bool
 	}
-	a, ok := promptly(f, func() (a answer) {
-		a.c, a.ok = f.glance(plain(client), plain(server))
+	client, server = plain(client), plain(server)
+	a, ok := promptly(f, client.Addr(), lookPatience, func() (a answer) {
+		a.c, a.ok = f.glance(client, server)
 		return a
 	})
 	return a.c, ok && a.ok
@@ -130,7 +131,7 @@ func (s *search) unchanged(h holder, sock socket, patient bool) (process, bool) 
 	}
 	defer k.mu.Unlock()
 	p, link := k.process, sock.link()
-	if k.gone || !p.isUser(sock.uid) || !k.isAsItWas(&p, s.clock, patient) {
+	if k.gone || !p.isUser(sock.uid) || !k.isAsItWas(&p, s.clock) {
 		return p, false
 	}
 	// What was not there under this number at the last call was not there at the fork.
@@ -148,14 +149,17 @@ func (s *search) unchanged(h holder, sock socket, patient bool) (process, bool) 
 	return p, k.holds(h.fd, link)
 }
 
-// isAsItWas reads the process anew, and tells whether all but its name is what it was. To who is not patient, what was read
-// a moment ago stands for as long as it is the same program's.
-func (k *kept) isAsItWas(p *process, clock time.Duration, patient bool) bool {
-	if !patient {
-		return time.Since(k.read) < maxAge && k.runs()
-	}
+// isAsItWas tells whether all of a process but its name is what it was. What was read a moment ago stands for as long as it
+// is the same program's.
+func (k *kept) isAsItWas(p *process, clock time.Duration) bool {
 	now := time.Now()
-	if !k.same(p, clock) || !k.sameCgroup() || !k.runs() {
+	if !k.runs() {
+		return false
+	}
+	if now.Sub(k.read) < maxAge {
+		return true
+	}
+	if !k.same(p, clock) || !k.sameCgroup() {
 		return false
 	}
 	k.process, k.read = *p, now
@@ -243,10 +247,9 @@ func (s *search) meet(h holder, p process, sock socket, ambiguous bool) {
 		s.met.Add(h.pid, p.started)
 		return
 	}
-	// One at a time: a process can have us wait for the end of its exec.
-	promptly(s.Finder, func() (done bool) {
-		if done = s.meeting.TryLock(); done {
-			defer s.meeting.Unlock()
+	promptly(s.Finder, s.client, lookPatience, func() (done bool) {
+		if done = s.looks.take(h.pid); done {
+			defer s.looks.giveBack(h.pid)
 			s.keep(h, p, sock)
 		}
 		return done
@@ -261,10 +264,7 @@ func (s *search) keep(h holder, p process, sock socket) {
 		if k, err = s.open(h.pid); err != nil {
 			return
 		}
-		if there, _ := s.kept.ContainsOrAdd(h.pid, k); there {
-			k.close() // another search was faster
-			return
-		}
+		s.kept.Add(h.pid, k)
 	}
 	if !s.learn(k, h, p, sock) {
 		s.kept.Remove(h.pid)
@@ -283,36 +283,34 @@ func (s *search) open(pid int) (_ *kept, err error) {
 	if k.dir, err = unix.Openat(int(s.proc.Fd()), number, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, err
 	}
-	children := "task/" + number + "/children"
-	for name, fd := range map[string]*int{"stat": &k.stat, "cgroup": &k.cgroup, children: &k.children, "pagemap": &k.memory} {
-		*fd, err = unix.Openat(k.dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil && !(name == children && errors.Is(err, unix.ENOENT)) { // CONFIG_PROC_CHILDREN
+	for name, fd := range map[string]*int{"stat": &k.stat, "cgroup": &k.cgroup, "pagemap": &k.memory} {
+		if *fd, err = unix.Openat(k.dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 			return nil, err
 		}
 	}
-	if !s.dear.Load() && s.sharesClass(pid) {
-		if k.pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
-			s.refused(err)
-		}
-		if s.dear.Load() {
-			err = nil
-		}
+	k.children, err = unix.Openat(k.dir, "task/"+number+"/children", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil && !errors.Is(err, unix.ENOENT) { // CONFIG_PROC_CHILDREN
+		return nil, err
+	}
+	if k.pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
+		s.refused(err)
+	}
+	if s.dear.Load() {
+		err = nil // it is not needed
 	}
 	return k, err
 }
 
 // learn takes a process that was just found for what the kept one is, unless it is another.
 func (s *search) learn(k *kept, h holder, p process, sock socket) bool {
-	if !k.mu.TryLock() {
-		return true // it is asked just now
-	}
+	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.gone {
 		return false
 	}
 	k.read = time.Now()
 	group, err := k.readCgroup()
-	if !k.runs() || err != nil || s.cgroupID([]byte(group)) != p.cgroupID || k.pidfd >= 0 && classOf(group) != s.class {
+	if !k.runs() || err != nil || s.cgroupID([]byte(group)) != p.cgroupID {
 		return false
 	}
 	k.process, k.group = p, group

@@ -104,53 +104,43 @@ func (s *search) isSocket(path string) bool {
 }
 
 // borrow asks the socket that a process has as a descriptor, if it is the one between two addresses. It needs
-// Linux 5.6, and of [Capabilities] CAP_SYS_PTRACE; security modules can forbid it besides. A process that is kept is asked by
-// one at a time.
+// Linux 5.6, and of [Capabilities] CAP_SYS_PTRACE; security modules can forbid it besides.
 func (s *search) borrow(h holder, client, server netip.AddrPort) (socket, bool) {
-	if s.dear.Load() {
+	if s.dear.Load() || s.hung {
 		return socket{}, false
 	}
-	look := func() socket {
-		from, ok := s.lender(h.pid)
-		if !ok {
-			return socket{}
-		}
-		defer from.done()
-		found := s.ask(from.pidfd, h.fd, client, server)
-		found.lender = from.kept
-		return found
-	}
+	look := func() socket { return s.askProcess(h, client, server) }
 	if s.prompt {
 		found := look()
 		return found, found.inode != 0
 	}
-	found, ok := promptly(s.Finder, look)
-	return found, ok && found.inode != 0
+	found, ok := promptly(s.Finder, client.Addr(), lookPatience, look)
+	s.hung = !ok
+	return found, found.inode != 0
 }
 
-// lender is a process whose descriptors can be borrowed.
-type lender struct {
-	kept  *kept // nil where it is not
-	pidfd int
-	done  func() // to be called once
-}
-
-func (s *search) lender(pid int) (lender, bool) {
-	if k, ok := s.kept.Get(pid); ok {
-		if !k.mu.TryLock() {
-			return lender{}, false
-		}
-		return lender{k, k.pidfd, k.mu.Unlock}, true
+// askProcess is borrow as it waits. It returns the zero socket for another one.
+func (f *Finder) askProcess(h holder, client, server netip.AddrPort) (none socket) {
+	if !f.looks.take(h.pid) {
+		return none
 	}
-	if !s.sharesClass(pid) {
-		return lender{}, false
+	defer f.looks.giveBack(h.pid)
+	if !f.sharesClass(h.pid) {
+		return none
 	}
-	pidfd, err := unix.PidfdOpen(pid, 0)
+	if k, ok := f.kept.Get(h.pid); ok && k.mu.TryLock() {
+		defer k.mu.Unlock()
+		found := f.ask(k.pidfd, h.fd, client, server)
+		found.lender = k
+		return found
+	}
+	pidfd, err := unix.PidfdOpen(h.pid, 0)
 	if err != nil {
-		s.refused(err)
-		return lender{}, false
+		f.refused(err)
+		return none
 	}
-	return lender{nil, pidfd, func() { _ = unix.Close(pidfd) }}, true
+	defer func() { _ = unix.Close(pidfd) }()
+	return f.ask(pidfd, h.fd, client, server)
 }
 
 // sharesClass tells whether a process is in our own cgroups of net_cls and net_prio. The kernel puts a socket that is borrowed into

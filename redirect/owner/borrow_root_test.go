@@ -58,22 +58,33 @@ func TestSocketWhosePacketsAreOfAnotherClassIsNotBorrowed(t *testing.T) {
 	box := container(t, l, "one")
 	c := start(t, box, dial{To: imds4})
 	f := newFinder(t, l.Host())
-	s := &search{Finder: f}
-	from, ok := s.lender(int(c.pid()))
-	if !ok {
+	find(t, f, c, imds4)
+	ask := func() socket { return f.askProcess(holder{int(c.pid()), f.heldBy(t, c)}, c.local, imds4) }
+	if got := ask(); got.inode == 0 {
 		t.Fatal("a socket of our own class cannot be borrowed")
 	}
-	from.done()
 	f.class = "5:net_cls,net_prio:/shaped\n"
-	if _, ok := s.lender(int(c.pid())); ok {
-		t.Error("a socket of another class is borrowed")
+	if got := ask(); got.inode != 0 {
+		t.Errorf("a socket of another class is borrowed: %+v", got)
 	}
 	for range 4 {
 		if got := find(t, f, c, imds4); got.PID != c.pid() {
 			t.Errorf("pid %d, want %d", got.PID, c.pid())
 		}
 	}
-	if k, ok := f.kept.Get(int(c.pid())); !ok || k.pidfd >= 0 {
-		t.Errorf("kept %t, to be borrowed from", ok)
+}
+
+// heldBy is the descriptor by which a client was found.
+func (f *Finder) heldBy(t *testing.T, c *client) int {
+	t.Helper()
+	for _, who := range f.hints.Keys() {
+		known, _ := f.hints.Get(who)
+		for _, h := range known {
+			if h.pid == int(c.pid()) {
+				return h.fd
+			}
+		}
 	}
+	t.Fatalf("nobody knows of %d", c.pid())
+	return -1
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +17,7 @@ import (
 type tables struct {
 	turn chan struct{} // full while sock_diag is asked
 	diag int           // a sock_diag socket, -1 where the kernel has none for TCP
-	// files are /proc/net/tcp and tcp6, for kernels without tcp_diag.
+	// files are /proc/net/tcp and tcp6, for where sock_diag is not there or does not answer.
 	files []*os.File
 	// any is a socket of the namespace.
 	any int
@@ -32,7 +33,7 @@ const (
 	tcpListen = 10
 )
 
-func openTables() (_ *tables, err error) {
+func openTables(f *Finder) (_ *tables, err error) {
 	t := &tables{turn: make(chan struct{}, 1), diag: -1, any: -1}
 	defer func() {
 		if err != nil {
@@ -52,7 +53,7 @@ func openTables() (_ *tables, err error) {
 	}
 	if t.diag, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG); err != nil {
 		t.diag = -1 // CONFIG_INET_DIAG is off
-	} else if !t.proven() {
+	} else if !t.proven(f) {
 		_ = unix.Close(t.diag)
 		t.diag = -1
 	}
@@ -61,7 +62,7 @@ func openTables() (_ *tables, err error) {
 
 // proven tells whether sock_diag knows TCP: without tcp_diag it answers ENOENT, as to a socket that is
 // not there. A listener of our own is there.
-func (t *tables) proven() bool {
+func (t *tables) proven(f *Finder) bool {
 	if unix.Bind(t.any, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}) != nil || unix.Listen(t.any, 1) != nil {
 		return false
 	}
@@ -70,10 +71,15 @@ func (t *tables) proven() bool {
 		return false
 	}
 	local := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(at.(*unix.SockaddrInet4).Port))
-	_, state, err := t.ask(local, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+	listens, answered := promptly(f, local.Addr(), f.timeout, func() bool {
+		t.turn <- struct{}{}
+		defer func() { <-t.turn }()
+		_, state, err := t.ask(local, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+		return err == nil && state == tcpListen
+	})
 	// It listened for this question alone.
 	_ = unix.Shutdown(t.any, unix.SHUT_RDWR)
-	return err == nil && state == tcpListen
+	return listens || !answered // somebody else's question is under way
 }
 
 func (t *tables) close() error {
@@ -100,11 +106,11 @@ func (t *tables) netnsCookie() uint64 {
 
 // find returns the connected socket between two addresses, or ErrNoSocket.
 func (t *tables) find(f *Finder, client, server netip.AddrPort) (socket, error) {
-	if found, err := t.findPromptly(f, client, server); !errors.Is(err, errBusy) {
+	if found, err := t.findPromptly(f, client, server); !errors.Is(err, errNoAnswer) {
 		return found, err
 	}
 	for i, file := range t.files {
-		found, err := findInTable(file, i == 1, client, server)
+		found, err := findAnew(file, i == 1, client, server)
 		if !errors.Is(err, ErrNoSocket) {
 			return found, err
 		}
@@ -112,44 +118,55 @@ func (t *tables) find(f *Finder, client, server netip.AddrPort) (socket, error) 
 	return socket{}, ErrNoSocket
 }
 
-// errBusy is returned where sock_diag does not answer at once.
-var errBusy = errors.New("somebody else asks")
+// findAnew looks in a table that is opened again: two who read one file miss lines.
+func findAnew(table *os.File, v6 bool, client, server netip.AddrPort) (socket, error) {
+	file, err := os.Open("/proc/self/fd/" + strconv.Itoa(int(table.Fd())))
+	if err != nil {
+		return socket{}, fmt.Errorf("open %s again: %w", table.Name(), err)
+	}
+	defer file.Close()
+	return findInTable(file, v6, client, server)
+}
+
+// errNoAnswer is returned where sock_diag is not there, or does not answer at once.
+var errNoAnswer = errors.New("no answer of sock_diag")
 
 func (t *tables) findPromptly(f *Finder, client, server netip.AddrPort) (socket, error) {
 	if t.diag < 0 {
-		return socket{}, errBusy
+		return socket{}, errNoAnswer
 	}
 	type answer struct {
 		found socket
 		err   error
 	}
-	a, ok := promptly(f, func() answer {
+	// Whose turn it is waits for longer than for his turn: only an answer has the socket's cookie.
+	a, ok := promptly(f, client.Addr(), f.timeout/2, func() answer {
 		select {
 		case t.turn <- struct{}{}:
 		case <-time.After(lookPatience):
-			return answer{err: errBusy}
+			return answer{err: errNoAnswer}
 		}
 		defer func() { <-t.turn }()
 		found, err := connected(t.ask(client, server))
 		return answer{found, err}
 	})
 	if !ok {
-		return socket{}, errBusy
+		return socket{}, errNoAnswer
 	}
 	return a.found, a.err
 }
 
-// findNow is find where that waits for nobody else's turn, by sock_diag.
+// findNow is find by sock_diag, where that waits for nobody else's turn.
 func (t *tables) findNow(client, server netip.AddrPort) (socket, error) {
 	if t.diag < 0 {
-		return socket{}, errBusy
+		return socket{}, errNoAnswer
 	}
 	select {
 	case t.turn <- struct{}{}:
 		defer func() { <-t.turn }()
 		return connected(t.ask(client, server))
 	default:
-		return socket{}, errBusy
+		return socket{}, errNoAnswer
 	}
 }
 

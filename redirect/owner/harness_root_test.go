@@ -317,3 +317,10 @@ func expectError(t *testing.T, err, want error) {
 		t.Errorf("error %v, want %v", err, want)
 	}
 }
+
+// count is how many are under way.
+func (l *looks) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all
+}

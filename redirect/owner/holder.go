@@ -46,6 +46,7 @@ func (s *search) identify(c *redirect.Connection, sock socket) error {
 			return err
 		}
 		if p, ok := s.unchanged(found, sock, true); ok {
+			s.remember(user{anyone, sock.netns}, found)
 			p.fill(c)
 			return nil
 		}

@@ -77,9 +77,8 @@ type Finder struct {
 	self     int                           // our own number in procfs
 	dear     atomic.Bool                   // sockets cannot be borrowed
 	searches chan struct{}
-	class    string       // of our own packets
-	hanging  atomic.Int32 // looks under way
-	meeting  sync.Mutex   // held by who keeps a process
+	class    string // of our own packets
+	looks    looks  // that can hang
 	scanning chan struct{}
 	// background are the searches under way, those too that nobody waits for any longer.
 	background sync.WaitGroup
@@ -97,6 +96,7 @@ func New(o Options) (_ *Finder, err error) {
 		known:    newCache[identity, details](),
 		apart:    newCache[lineage, struct{}](),
 		stops:    newCache[user, int](),
+		looks:    newLooks(),
 		searches: make(chan struct{}, maxSearches),
 		scanning: make(chan struct{}, 1),
 	}
@@ -118,7 +118,7 @@ func New(o Options) (_ *Finder, err error) {
 	if f.netns, err = redirect.OwnNetNS(); err != nil {
 		return nil, err
 	}
-	if f.own, err = openTables(); err != nil {
+	if f.own, err = openTables(f); err != nil {
 		return nil, err
 	}
 	f.cookie = f.own.netnsCookie()
@@ -136,7 +136,10 @@ func (f *Finder) findSelf() error {
 	_, after, _ := strings.Cut(string(status), "\nNSpid:")
 	line, _, _ := strings.Cut(after, "\n")
 	f.self = os.Getpid()
-	f.dear.Store(strings.TrimSpace(line) != strconv.Itoa(f.self))
+	if numbers := strings.Fields(line); len(numbers) > 1 {
+		f.dear.Store(true)
+		f.self, _ = strconv.Atoi(numbers[0])
+	}
 	groups, err := os.ReadFile(filepath.Join(f.path, "self", "cgroup"))
 	if err != nil {
 		return fmt.Errorf("find our own cgroup: %w", err)
@@ -150,26 +153,25 @@ func newCache[K comparable, V any]() *lru.Cache[K, V] {
 	return c
 }
 
-// Close waits for the searches under way and gives up what New opened. What hangs for longer than a search may take keeps it
-// open.
+// Close gives up what New opened when the searches under way have ended, for which it waits no longer than one may take.
+// No other may begin.
 func (f *Finder) Close() error {
-	f.kept.Purge()
-	ended := make(chan struct{})
+	closed := make(chan error, 1)
 	go func() {
 		f.background.Wait()
-		close(ended)
+		f.kept.Purge()
+		err := f.proc.Close()
+		if f.own != nil {
+			err = errors.Join(err, f.own.close())
+		}
+		closed <- err
 	}()
 	select {
-	case <-ended:
+	case err := <-closed:
+		return err
 	case <-time.After(f.timeout + lookPatience):
 		return nil
 	}
-	f.kept.Purge() // what they kept
-	err := f.proc.Close()
-	if f.own != nil {
-		err = errors.Join(err, f.own.close())
-	}
-	return err
 }
 
 // Find says whose socket it is that connected from client to server, both as the socket's owner sees
@@ -214,8 +216,8 @@ func (f *Finder) Find(ctx context.Context, client, server netip.AddrPort) (redir
 }
 
 func (f *Finder) find(ctx context.Context, client, server netip.AddrPort) (redirect.Connection, error) {
-	search := &search{Finder: f, ctx: ctx}
 	client, server = plain(client), plain(server)
+	search := &search{Finder: f, ctx: ctx, client: client.Addr()}
 	s, err := search.socket(client, server)
 	if err != nil {
 		return redirect.Connection{}, search.explain(fmt.Errorf("find the socket %s to %s: %w", client, server, err))
@@ -251,7 +253,9 @@ func (f *Finder) connection(s socket, server netip.AddrPort) redirect.Connection
 type search struct {
 	*Finder
 	ctx    context.Context
+	client netip.Addr
 	prompt bool // somebody else waits, and not for long
+	hung   bool // a process holds up who looks at it
 	denied bool // something was not to be read
 	stop   int  // the process at which time was out
 }

@@ -5,6 +5,8 @@ package owner
 import (
 	"context"
 	"errors"
+	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -49,7 +51,7 @@ func TestSearchThatTakesTooLongIsLeft(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	c := start(t, l.Host(), dial{To: imds4})
-	f := newFinder(t, l.Host(), func(o *Options) { o.Timeout = lookPatience / 10 })
+	f := newFinder(t, l.Host(), func(o *Options) { o.Timeout = time.Nanosecond })
 	f.own.turn <- struct{}{} // a question to sock_diag without an answer
 	defer func() { <-f.own.turn }()
 	began := time.Now()
@@ -77,7 +79,7 @@ func TestCallersAreFoundWhenAllLooksHang(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	f := newFinder(t, l.Host())
-	f.hanging.Add(maxHanging)
+	f.looks.all = maxLooks
 	for where, n := range map[string]*lab.Namespace{"host": l.Host(), "container": container(t, l, "one")} {
 		c := start(t, n, dial{To: imds4}, as(12345, 12345))
 		for range 3 {
@@ -86,8 +88,8 @@ func TestCallersAreFoundWhenAllLooksHang(t *testing.T) {
 			}
 		}
 	}
-	if n := f.hanging.Load(); n != maxHanging {
-		t.Errorf("%d hang", n)
+	if n := f.looks.count(); n != maxLooks || f.kept.Len() != 0 {
+		t.Errorf("%d looks, %d kept", n, f.kept.Len())
 	}
 }
 
@@ -95,9 +97,12 @@ func TestCallersAreFoundWhenAllLooksHang(t *testing.T) {
 func TestCloseLeavesWhatHangs(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	f := newFinder(t, l.Host(), func(o *Options) { o.Timeout = defaultTimeout })
+	var f *Finder
+	if err := l.Host().Do(func() (err error) { f, err = New(Options{}); return err }); err != nil {
+		t.Fatal(err)
+	}
 	hang := make(chan struct{})
-	if _, ok := promptly(f, func() bool { <-hang; return true }); ok {
+	if _, ok := promptly(f, netip.Addr{}, time.Millisecond, func() bool { <-hang; return true }); ok {
 		t.Error("what hangs has an answer")
 	}
 	began := time.Now()
@@ -108,4 +113,33 @@ func TestCloseLeavesWhatHangs(t *testing.T) {
 		t.Errorf("it took %s", took)
 	}
 	close(hang)
+	eventually := time.Now().Add(patience)
+	for _, err := f.proc.Stat(); !errors.Is(err, os.ErrClosed); _, err = f.proc.Stat() {
+		if time.Now().After(eventually) {
+			t.Fatal("what has ended leaves files open")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// A caller's own hang in one look at a time is bounded apart from all others'.
+func TestLooksForOneAddressAreBounded(t *testing.T) {
+	t.Parallel()
+	l := newLooks()
+	one, other := netip.MustParseAddr("172.17.0.2"), netip.MustParseAddr("172.17.0.3")
+	for n := range maxLooksFor + 1 {
+		if got := l.begin(one); got != (n < maxLooksFor) {
+			t.Errorf("look %d: %t", n, got)
+		}
+	}
+	if !l.begin(other) {
+		t.Error("another's cannot begin")
+	}
+	for range maxLooksFor {
+		l.end(one)
+	}
+	l.end(other)
+	if l.count() != 0 || len(l.by) != 0 || !l.take(1) || l.take(1) || !l.take(2) {
+		t.Errorf("at the end %+v", &l)
+	}
 }
