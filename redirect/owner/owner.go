@@ -80,6 +80,8 @@ type Finder struct {
 	class    string // of our own packets
 	looks    looks  // that can hang
 	scanning chan struct{}
+	idle     chan func()   // leads to goroutines that have looked before
+	quit     chan struct{} // closed by Close
 	// background are the searches under way, those too that nobody waits for any longer.
 	background sync.WaitGroup
 }
@@ -97,6 +99,8 @@ func New(o Options) (_ *Finder, err error) {
 		apart:    newCache[lineage, struct{}](),
 		stops:    newCache[user, int](),
 		looks:    newLooks(),
+		idle:     make(chan func()),
+		quit:     make(chan struct{}),
 		searches: make(chan struct{}, maxSearches),
 		scanning: make(chan struct{}, 1),
 	}
@@ -156,6 +160,7 @@ func newCache[K comparable, V any]() *lru.Cache[K, V] {
 // Close gives up what New opened when the searches under way have ended, for which it waits no longer than one may take.
 // No other may begin.
 func (f *Finder) Close() error {
+	close(f.quit)
 	closed := make(chan error, 1)
 	go func() {
 		f.background.Wait()

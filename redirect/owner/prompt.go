@@ -69,6 +69,26 @@ func (l *looks) giveBack(pid int) {
 	delete(l.at, pid)
 }
 
+// elsewhere does something on a goroutine that has done so before, whose stack has grown, or on a new one.
+func (f *Finder) elsewhere(do func()) {
+	select {
+	case f.idle <- do:
+	default:
+		f.background.Go(func() { f.work(do) })
+	}
+}
+
+func (f *Finder) work(do func()) {
+	for {
+		do()
+		select {
+		case do = <-f.idle:
+		case <-f.quit:
+			return
+		}
+	}
+}
+
 // promptly looks for one with an address, and returns false when that takes longer, or cannot begin. The look goes on then, with
 // nobody to hear of it.
 func promptly[T any](f *Finder, who netip.Addr, patience time.Duration, look func() T) (seen T, ok bool) {
@@ -76,7 +96,7 @@ func promptly[T any](f *Finder, who netip.Addr, patience time.Duration, look fun
 		return seen, false
 	}
 	answer := make(chan T, 1)
-	f.background.Go(func() {
+	f.elsewhere(func() {
 		seen := look()
 		f.looks.end(who)
 		answer <- seen
