@@ -17,7 +17,7 @@ const (
 	// for without what can hang.
 	maxLooks = 64
 	// maxLooksFor is of one address of callers: one container's do not take all there are.
-	maxLooksFor = 16
+	maxLooksFor = maxLooks / 2
 	// lookPatience is how long a look may take that takes microseconds.
 	lookPatience = 5 * time.Millisecond
 )
