@@ -17,7 +17,7 @@ import (
 // is gone, and to read an open one takes a third of the time.
 
 const (
-	// maxKept is how many processes are kept, at six files each.
+	// maxKept is how many processes are kept, at six descriptors each.
 	maxKept = 8
 	// maxLearned bounds how many more sockets of a caller are remembered once the one in question is found:
 	// one with many calls at once has them under as many numbers.
@@ -149,8 +149,8 @@ func (s *search) unchanged(h holder, sock socket, patient bool) (process, bool) 
 	return p, k.holds(h.fd, link)
 }
 
-// isAsItWas tells whether all of a process but its name is what it was. What was read a moment ago stands for as long as it
-// is the same program's.
+// isAsItWas tells whether all of a process but its name is what it was, and reads that anew. What was read a moment ago
+// stands for as long as it is the same program's.
 func (k *kept) isAsItWas(p *process, clock time.Duration) bool {
 	now := time.Now()
 	if !k.runs() {
