@@ -19,7 +19,8 @@ type connection struct {
 	net.Conn
 	client, listener netip.AddrPort
 	peer             caller.Peer
-	busy             atomic.Bool // a request is under way
+	rest             func() (caller.Peer, error) // waits for the whole peer, while it is but likely; else nil
+	busy             atomic.Bool                 // a request is under way
 	slots            *slots
 	slot             *list.Element // nil without one
 	process          process       // whom the slot counts for
@@ -40,24 +41,49 @@ func (p *Proxy) admit(raw net.Conn) *connection {
 		slots:    p.slots,
 	}
 	known := p.probes.has(c.client)
-	peer, err := p.lookup(raw)
+	peer, rest, err := p.lookup(raw)
 	// A probe dials the listener. What was redirected is somebody's call, should it have such a port by now.
 	if c.probe = known && err != nil; c.probe {
 		peer, err = ownPeer(), nil
 	}
 	if err != nil {
-		p.metrics.missed()
-		p.reporter.Connection(misdirected(c, err))
-		turnAway(raw, misdirectedAnswer)
+		p.misdirect(c, err)
 		return nil
 	}
-	c.peer = peer
-	if !p.slots.take(c) {
-		p.metrics.turnedAway()
-		turnAway(raw, busyAnswer)
+	c.peer, c.rest = peer, rest
+	if rest != nil && isReadable(raw) && p.slots.reserve(c) {
+		return c // its call is there, and can be on its way before it is known whose it is
+	}
+	if !p.seat(c) {
 		return nil
 	}
 	return c
+}
+
+// seat waits until it is known who connects, and gives the connection a slot of his share. It returns false for one that is not
+// served, and ends it.
+func (p *Proxy) seat(c *connection) bool {
+	if c.rest != nil {
+		peer, err := c.rest()
+		c.rest = nil
+		if err != nil {
+			p.misdirect(c, err)
+			return false
+		}
+		c.peer = peer
+	}
+	if !p.slots.take(c) {
+		p.metrics.turnedAway()
+		turnAway(c.Conn, busyAnswer)
+		return false
+	}
+	return true
+}
+
+func (p *Proxy) misdirect(c *connection, cause error) {
+	p.metrics.missed()
+	p.reporter.Connection(misdirected(c, cause))
+	turnAway(c.Conn, misdirectedAnswer)
 }
 
 // turnAway answers a connection and ends it. What the caller has sent already is taken first: a

@@ -23,6 +23,8 @@ const holdLimit = 30 * time.Second
 var (
 	errNoConnect = errors.New("CONNECT is not served")
 	errWithheld  = errors.New("the answer may not reach its caller")
+	errUnserved  = errors.New("who called is not served")
+	errOtherwise = errors.New("who called is treated in another way than who was likely to")
 )
 
 // newEngine sets up goproxy for the one thing that it does here. Everything is set: its defaults
@@ -66,6 +68,7 @@ type exchange struct {
 	body   []byte
 
 	deadline time.Time // for the head of IMDS's answer
+	unserved bool      // the caller turned out to be nobody who is served
 }
 
 // serve is the handler of every request that could be parsed.
@@ -75,8 +78,14 @@ func (p *Proxy) serve(w *answerWriter, r *http.Request) {
 		return
 	}
 	e := &exchange{proxy: p, conn: w.conn, writer: w, call: newCall(w.conn, r)}
-	defer p.finish(e.call)
+	defer e.finish()
+	if w.conn.rest == nil {
+		e.name()
+	}
 	if refusal := e.refuse(r); refusal != nil {
+		if !e.knows() {
+			return
+		}
 		e.call.Decision = policy.Decision{Verdict: policy.Deny, Reason: policy.Reason(e.call.Error)}
 		e.call.Status = refusal.StatusCode
 		w.writeLocal(refusal)
@@ -102,6 +111,29 @@ func (p *Proxy) malformed(c *connection, status int, cause error) {
 	})
 }
 
+// knows waits until it is known who calls. It returns false where he is not served: his connection is ended.
+func (e *exchange) knows() bool {
+	if e.conn.rest == nil {
+		return !e.unserved
+	}
+	if e.unserved = !e.proxy.seat(e.conn); !e.unserved {
+		e.name()
+	}
+	return !e.unserved
+}
+
+// name puts down who calls.
+func (e *exchange) name() {
+	e.call.Peer, e.call.Caller = e.conn.peer, e.conn.name(e.proxy.caller)
+}
+
+// finish reports the call. A connection that is not served is reported as such.
+func (e *exchange) finish() {
+	if !e.unserved {
+		e.proxy.finish(e.call)
+	}
+}
+
 func (p *Proxy) finish(call *report.Call) {
 	call.End = time.Now()
 	p.reporter.Call(call)
@@ -110,7 +142,6 @@ func (p *Proxy) finish(call *report.Call) {
 // refuse turns away what is never for IMDS, whoever sends it.
 func (e *exchange) refuse(r *http.Request) *http.Response {
 	call := e.call
-	call.Caller = e.conn.name(e.proxy.caller)
 	if r.Method == http.MethodConnect || r.URL.IsAbs() || r.URL.Host != "" {
 		call.Error = report.ErrorTarget
 		return local(http.StatusBadRequest, "IMDS is no proxy: ask for a path")
@@ -145,8 +176,22 @@ func (e *exchange) readBody(r *http.Request) *http.Response {
 	return nil
 }
 
-// decide asks the policy. It returns the answer of a denied call, nil for one to forward.
+// decide asks the policy. It returns the answer of a denied call, nil for one to forward. Nobody is denied anything, and
+// no token is asked for, before it is known who calls.
 func (e *exchange) decide(*http.Request) *http.Response {
+	e.judge()
+	switch verdict := e.call.Decision.Verdict; {
+	case e.call.Kind == imds.TokenRequest, verdict == policy.Deny, verdict == policy.Upgrade && !e.proxy.tokens.isUsable():
+		if !e.knows() {
+			return e.endUnserved()
+		}
+		e.judge()
+	}
+	return e.refusal()
+}
+
+// judge asks the policy by what is known of the caller.
+func (e *exchange) judge() {
 	call := e.call
 	call.Decision = e.proxy.policy.Decide(policy.Call{
 		Kind:      call.Kind,
@@ -154,6 +199,11 @@ func (e *exchange) decide(*http.Request) *http.Response {
 		Ambiguous: call.Peer.Ambiguous,
 		Relayed:   call.RelaySign != "",
 	})
+}
+
+// refusal is the answer of a denied call, nil for one to forward.
+func (e *exchange) refusal() *http.Response {
+	call := e.call
 	if call.Decision.Verdict != policy.Deny {
 		return nil
 	}
@@ -175,6 +225,46 @@ func (e *exchange) decide(*http.Request) *http.Response {
 // RoundTrip forwards the call: it is the engine's way to IMDS.
 func (e *exchange) RoundTrip(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
 	e.deadline = e.call.Start.Add(e.proxy.upstream.Timeout)
+	resp, err := e.forward(r)
+	if e.conn.rest != nil { // the call was not sent
+		if known := e.meanwhile(); known != nil {
+			err = known
+		}
+	}
+	switch {
+	case e.unserved:
+		return e.endUnserved(), nil
+	case !errors.Is(err, errOtherwise):
+		return resp, err
+	}
+	e.call.Upgraded = false
+	if refusal := e.refusal(); refusal != nil {
+		return refusal, nil
+	}
+	return e.forward(r)
+}
+
+// meanwhile finds out who calls while IMDS is at work. It returns an error for a call that was not right to send, whose answer
+// nobody reads.
+func (e *exchange) meanwhile() error {
+	sent := e.call.Decision
+	if !e.knows() {
+		return errUnserved
+	}
+	if e.judge(); e.call.Decision != sent {
+		return errOtherwise
+	}
+	return nil
+}
+
+// endUnserved is for a connection that has its answer, and is closed.
+func (e *exchange) endUnserved() *http.Response {
+	e.writer.abandon()
+	return local(http.StatusMisdirectedRequest, "not served")
+}
+
+// forward sends the call as was decided.
+func (e *exchange) forward(r *http.Request) (*http.Response, error) {
 	if e.call.Decision.Verdict == policy.Upgrade {
 		return e.upgrade(r)
 	}
@@ -206,6 +296,10 @@ func (e *exchange) upgrade(r *http.Request) (*http.Response, error) {
 }
 
 func (e *exchange) send(r *http.Request, token string) (*http.Response, error) {
+	var meanwhile func() error
+	if e.conn.rest != nil {
+		meanwhile = e.meanwhile
+	}
 	answer, err := e.proxy.upstream.roundTrip(e.deadline, e.call, request{
 		method: r.Method,
 		target: r.RequestURI,
@@ -215,6 +309,8 @@ func (e *exchange) send(r *http.Request, token string) (*http.Response, error) {
 		body:   e.body,
 		token:  token,
 		watch:  e.call.Decision.HopLimit,
+
+		meanwhile: meanwhile,
 	})
 	if e.call.Decision.HopLimit && errors.Is(err, os.ErrDeadlineExceeded) {
 		// It may have died on its way to us, where hop limits are not read but enforced.

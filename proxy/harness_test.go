@@ -64,6 +64,14 @@ func (s setup) start(t *testing.T) *bridge { t.Helper(); return s.startWithLooku
 
 func (s setup) startWithLookup(t *testing.T, lookup func(net.Conn) (caller.Peer, error)) *bridge {
 	t.Helper()
+	return s.startWith(t, func(accepted net.Conn) (caller.Peer, func() (caller.Peer, error), error) {
+		peer, err := lookup(accepted)
+		return peer, nil, err
+	})
+}
+
+func (s setup) startWith(t *testing.T, lookup Lookup) *bridge {
+	t.Helper()
 	imds, err := simulator.New(simulator.Options{Metadata: s.metadata, Behaviour: s.behaviour, Tree: s.tree})
 	if err != nil {
 		t.Fatal(err)

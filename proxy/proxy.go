@@ -26,10 +26,14 @@ type Limits struct {
 	IdleTimeout          time.Duration // between requests
 }
 
+// Lookup says whose an accepted connection is. Where it takes time to find out, peer is what is likely of where it comes from
+// and what it asked for, and rest waits for all of it, or for the error. It is called once. Nil says that peer is all.
+type Lookup func(accepted net.Conn) (peer caller.Peer, rest func() (caller.Peer, error), err error)
+
 // Options are what a Proxy works with.
 type Options struct {
 	// Lookup says whose connection this is. An error means nobody's that we may serve.
-	Lookup func(accepted net.Conn) (caller.Peer, error)
+	Lookup Lookup
 	// Caller names the process of a connection. Its result is not modified.
 	Caller   func(caller.Origin) *caller.Caller
 	Policy   policy.Policy
@@ -44,7 +48,7 @@ type Options struct {
 
 // Proxy serves redirected connections.
 type Proxy struct {
-	lookup   func(accepted net.Conn) (caller.Peer, error)
+	lookup   Lookup
 	caller   func(caller.Origin) *caller.Caller
 	policy   policy.Policy
 	limits   Limits

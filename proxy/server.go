@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type server struct {
 	limits Limits
 	slots  *slots
 	admit  func(net.Conn) *connection // nil for one that is not served, and is ended
+	seat   func(*connection) bool     // of one whose caller was not known; false is likewise
 	handle func(*answerWriter, *http.Request)
 	report func(c *connection, status int, cause error) // of what was no request
 	logger *slog.Logger
@@ -49,7 +51,7 @@ const workerPatience = 2 * time.Second
 
 func newServer(p *Proxy, logger *slog.Logger) *server {
 	return &server{
-		limits: p.limits, slots: p.slots, logger: logger, admit: p.admit, handle: p.serve, report: p.malformed,
+		limits: p.limits, slots: p.slots, logger: logger, admit: p.admit, seat: p.seat, handle: p.serve, report: p.malformed,
 		listeners: map[net.Listener]bool{},
 		idle:      make(chan net.Conn),
 		quit:      make(chan struct{}),
@@ -68,7 +70,7 @@ func (s *server) serve(l net.Listener) error {
 		switch {
 		case err == nil:
 			s.start(raw)
-		case s.isClosing() && errors.Is(err, os.ErrDeadlineExceeded) && hasWaiting(l):
+		case s.isClosing() && errors.Is(err, os.ErrDeadlineExceeded) && isReadable(l):
 			// The deadline came before our turn to accept did, as on a busy machine.
 			setDeadline(l, time.Now().Add(backlogPatience))
 		case s.isClosing():
@@ -125,9 +127,9 @@ func (s *server) waitUntilResumed() {
 	}
 }
 
-// hasWaiting tells whether a connection lies in the backlog of a listener.
-func hasWaiting(l net.Listener) (waiting bool) {
-	c, ok := l.(syscall.Conn)
+// isReadable tells whether there is something to accept from a listener, or to read from a connection.
+func isReadable(from any) (readable bool) {
+	c, ok := from.(syscall.Conn)
 	if !ok {
 		return false
 	}
@@ -137,9 +139,9 @@ func hasWaiting(l net.Listener) (waiting bool) {
 	}
 	_ = raw.Control(func(fd uintptr) {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		waiting = n > 0 && err == nil
+		readable = n > 0 && err == nil
 	})
-	return waiting
+	return readable
 }
 
 func setDeadline(l net.Listener, at time.Time) bool {
@@ -265,6 +267,10 @@ func (s *server) serveConnection(raw net.Conn) {
 	for {
 		limited.N = int64(s.limits.HeaderBytes)
 		if !s.await(c, reader, wait) {
+			s.knows(c)
+			return
+		}
+		if !hasHead(reader) && !s.knows(c) {
 			return
 		}
 		r, err := http.ReadRequest(reader)
@@ -295,6 +301,15 @@ func (s *server) await(c *connection, reader *bufio.Reader, wait time.Duration) 
 	return c.SetReadDeadline(time.Now().Add(s.limits.ReadTimeout)) == nil
 }
 
+// hasHead tells whether the head of a request is there, so that to read it takes no time.
+func hasHead(reader *bufio.Reader) bool {
+	there, _ := reader.Peek(reader.Buffered())
+	return bytes.Contains(there, []byte("\r\n\r\n"))
+}
+
+// knows waits until it is known who calls. It returns false for a connection that is not served, and is ended.
+func (s *server) knows(c *connection) bool { return c.rest == nil || s.seat(c) }
+
 // survive keeps a fault in the handling of one call from ending the bridge, and all others' calls.
 func (s *server) survive() {
 	if fault := recover(); fault != nil {
@@ -305,7 +320,11 @@ func (s *server) survive() {
 // exchange answers one request. It returns false when the connection ends with it.
 func (s *server) exchange(c *connection, r *http.Request) (again bool) {
 	w := &answerWriter{conn: c, request: r, timeout: s.limits.WriteTimeout}
-	if !validHeader(r.Header) {
+	valid := validHeader(r.Header)
+	if (!valid || r.Body != http.NoBody || r.Header.Get("Expect") != "") && !s.knows(c) {
+		return false
+	}
+	if !valid {
 		w.writeLocal(local(http.StatusBadRequest, "a header is malformed"))
 		s.report(c, http.StatusBadRequest, errHeader)
 		discard(c.Conn)
@@ -348,6 +367,9 @@ func (s *server) refuse(c *connection, err error, tooLarge bool) {
 		status, why = http.StatusRequestHeaderFieldsTooLarge, "the request's head is too large"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		return // half a request, and no more of it to come
+	}
+	if !s.knows(c) {
+		return
 	}
 	w := &answerWriter{conn: c, timeout: s.limits.WriteTimeout}
 	w.writeLocal(local(status, why))

@@ -13,10 +13,14 @@ import (
 type slots struct {
 	total, share int
 
-	mu     sync.Mutex
-	order  *list.List // of *connection, oldest first
-	shares map[any]int
+	mu       sync.Mutex
+	order    *list.List // of *connection, oldest first
+	shares   map[any]int
+	reserved int
 }
+
+// maxReserved is how many connections have slots of which it is not known yet whose share they are.
+const maxReserved = 8
 
 // process and group are whom a slot counts for. A process forks, a group does not.
 type (
@@ -37,6 +41,18 @@ func newSlots(total, share int) *slots {
 	return &slots{total: total, share: share, order: list.New(), shares: map[any]int{}}
 }
 
+// reserve takes a slot for a connection of which it is not known yet whose it is. It counts for nobody until take.
+func (s *slots) reserve(c *connection) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.order.Len() >= s.total || s.reserved >= maxReserved {
+		return false
+	}
+	s.reserved++
+	c.slot = s.order.PushBack(c)
+	return true
+}
+
 func (s *slots) take(c *connection) bool {
 	o := c.peer.Origin
 	p, g := process{pid: o.PID, started: o.Started}, group{cgroup: o.CgroupID, netns: o.NetNSCookie, uid: o.UID}
@@ -45,6 +61,7 @@ func (s *slots) take(c *connection) bool {
 		p.uid = o.UID // all containers of a pod have one address
 	}
 	s.mu.Lock()
+	s.give(c) // what was reserved
 	idle, ok := s.place(p, g)
 	if !ok {
 		s.mu.Unlock()
@@ -131,6 +148,10 @@ func (s *slots) give(c *connection) {
 	}
 	s.order.Remove(c.slot)
 	c.slot = nil
+	if c.process == (process{}) {
+		s.reserved--
+		return
+	}
 	for _, holder := range []any{c.process, c.group} {
 		if s.shares[holder]--; s.shares[holder] == 0 {
 			delete(s.shares, holder)

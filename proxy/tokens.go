@@ -72,6 +72,13 @@ func (t *tokens) get(deadline time.Time, call *report.Call) (string, error) {
 	}
 }
 
+// isUsable tells whether there is one, so that get does not wait.
+func (t *tokens) isUsable() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return time.Now().Before(t.expires)
+}
+
 // pass waits for whoever is in the way of calls that ask for a token.
 func (t *tokens) pass() {
 	t.mu.Lock()

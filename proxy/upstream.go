@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -46,6 +47,9 @@ type request struct {
 	token                       string // the bridge's; "" leaves the request as it came
 	own                         bool   // the bridge's own, not a caller's
 	watch                       bool   // note the answer's hop limit
+
+	// meanwhile is called once, when IMDS has the request or is being connected to. Its error ends the call. Optional.
+	meanwhile func() error
 }
 
 // hopLimit tells the hop limit that an answer was received with. What is not known counts as
@@ -83,7 +87,10 @@ func (u *upstream) roundTrip(deadline time.Time, call *report.Call, r request) (
 		Address: u.address(call), Resends: call.Resends(r.own),
 	}
 	defer func() {
-		leg.End, leg.Err = time.Now(), err
+		leg.End = time.Now()
+		if !errors.Is(err, errUnserved) && !errors.Is(err, errOtherwise) { // IMDS did nothing wrong then
+			leg.Err = err
+		}
 		call.Legs = append(call.Legs, leg)
 	}()
 	a, err := u.exchange(leg.Address, deadline, r)
@@ -184,13 +191,45 @@ var (
 )
 
 // send writes the request at once.
-func (r *request) send(conn io.Writer) error {
+func (r *request) send(conn *os.File) error {
 	buf := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(buf)
 	buf.Reset()
 	r.write(buf)
+	if r.meanwhile != nil {
+		if err := r.sendSome(conn, buf); err != nil {
+			return err
+		}
+	}
+	if buf.Len() == 0 {
+		return nil
+	}
 	_, err := conn.Write(buf.Bytes())
 	return err
+}
+
+// sendSome writes what can be written without waiting, and uses the time that IMDS needs.
+func (r *request) sendSome(conn *os.File, buf *bytes.Buffer) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var n int
+	var failed error
+	if err := raw.Write(func(fd uintptr) bool {
+		n, failed = unix.Write(int(fd), buf.Bytes())
+		return true
+	}); err != nil {
+		return err
+	}
+	buf.Next(max(n, 0))
+	if err := r.meanwhile(); err != nil {
+		return err
+	}
+	if failed != nil && failed != unix.EAGAIN && failed != unix.EINTR {
+		return os.NewSyscallError("write", failed)
+	}
+	return nil
 }
 
 // write puts the request into its wire form. It adds nothing but the token, and leaves out nothing

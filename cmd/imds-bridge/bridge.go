@@ -175,12 +175,25 @@ func (b *bridge) exempt(fd int) error {
 }
 
 // lookup says who made a connection: what redirect knows, in the proxy's words.
-func (b *bridge) lookup(accepted net.Conn) (caller.Peer, error) {
+func (b *bridge) lookup(accepted net.Conn) (caller.Peer, func() (caller.Peer, error), error) {
 	r := b.attached.Load()
 	if r == nil {
-		return caller.Peer{}, redirect.ErrNoRecord
+		return caller.Peer{}, nil, redirect.ErrNoRecord
 	}
-	c, err := (*r).Lookup(accepted)
+	slow, ok := (*r).(beginner)
+	if !ok {
+		peer, err := b.known((*r).Lookup(accepted))
+		return peer, nil, err
+	}
+	c, rest, err := slow.Begin(accepted)
+	if err != nil || rest == nil {
+		peer, err := b.known(c, err)
+		return peer, nil, err
+	}
+	return peerOf(c), func() (caller.Peer, error) { return b.known(rest()) }, nil
+}
+
+func (b *bridge) known(c redirect.Connection, err error) (caller.Peer, error) {
 	if err != nil {
 		return caller.Peer{}, err
 	}

@@ -32,6 +32,21 @@ func newOwners(o owner.Options, log *slog.Logger) (*owners, error) {
 // Find is that of the finder. It says once what privileges are missing: the process gets no others.
 func (o *owners) Find(ctx context.Context, client, server netip.AddrPort) (redirect.Connection, error) {
 	c, err := o.Finder.Find(ctx, client, server)
+	o.warn(client, c, err)
+	return c, err
+}
+
+// Begin is likewise.
+func (o *owners) Begin(client, server netip.AddrPort) (bool, func() (redirect.Connection, error), bool) {
+	own, found, ok := o.Finder.Begin(client, server)
+	return own, func() (redirect.Connection, error) {
+		c, err := found()
+		o.warn(client, c, err)
+		return c, err
+	}, ok
+}
+
+func (o *owners) warn(client netip.AddrPort, c redirect.Connection, err error) {
 	if lacking := (*owner.PermissionError)(nil); errors.As(err, &lacking) {
 		o.said.Do(func() {
 			seen := []any{"missing", strings.Join(lacking.Missing, " "), "client", client.String()}
@@ -41,7 +56,6 @@ func (o *owners) Find(ctx context.Context, client, server netip.AddrPort) (redir
 			o.log.Warn("not every caller can be named: processes of other users may not be looked into (said once)", seen...)
 		})
 	}
-	return c, err
 }
 
 func (o *owners) Close() error { return o.close() }

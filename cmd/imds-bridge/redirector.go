@@ -40,6 +40,12 @@ type redirector interface {
 	Observe(metric.MeterProvider) error
 }
 
+// beginner is a redirector that takes time to find out who made a connection. It says at once where that is likely to be from, and
+// rest waits for what Lookup says. Where rest is nil, all is said.
+type beginner interface {
+	Begin(accepted net.Conn) (likely redirect.Connection, rest func() (redirect.Connection, error), err error)
+}
+
 // choice is the redirector of a run, and why it is that one.
 type choice struct{ redirector, why string }
 

@@ -64,11 +64,26 @@ type rules struct{ *iptables.Redirector }
 // Lookup refuses whom it does not know, unless it can only be a container of this host: that may have
 // closed its connection by now, or may not be looked into.
 func (r rules) Lookup(accepted net.Conn) (redirect.Connection, error) {
-	c, err := r.Redirector.Lookup(accepted)
-	if err != nil {
-		return c, err
+	c, rest, err := r.Begin(accepted)
+	if rest != nil {
+		return rest()
 	}
-	return c, r.CheckOrigin(accepted, c)
+	return c, err
+}
+
+// Begin begins a Lookup, as a [beginner] does.
+func (r rules) Begin(accepted net.Conn) (redirect.Connection, func() (redirect.Connection, error), error) {
+	c, rest, err := r.Redirector.Begin(accepted)
+	if err != nil {
+		return c, nil, err
+	}
+	if rest == nil {
+		return c, nil, r.CheckOrigin(accepted, c)
+	}
+	return c, func() (redirect.Connection, error) {
+		c := rest()
+		return c, r.CheckOrigin(accepted, c)
+	}, nil
 }
 
 // settleRules sweeps what dead bridges left.

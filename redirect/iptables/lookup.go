@@ -22,30 +22,62 @@ import (
 // host or one of its containers, so that refusing it would take away what there is without the bridge. It is
 // Ambiguous, and gets no more than that, unless it is certain that it is of our own network namespace.
 func (r *Redirector) Lookup(accepted net.Conn) (redirect.Connection, error) {
+	found, rest, err := r.Begin(accepted)
+	if rest != nil {
+		found = rest()
+	}
+	return found, err
+}
+
+// Begin begins a Lookup. What it returns is likely, of where the caller is alone, for as long as rest does not say more. rest is
+// called once. It is nil where all is known.
+func (r *Redirector) Begin(accepted net.Conn) (likely redirect.Connection, rest func() redirect.Connection, err error) {
+	c, original, err := r.redirected(accepted)
+	if err != nil {
+		return redirect.Connection{}, nil, err
+	}
+	own, found, ok := r.owners.Begin(clientOf(c), original)
+	if !ok {
+		who, err := r.owners.Find(context.Background(), clientOf(c), original)
+		return r.judge(c, original, who, err), nil, nil
+	}
+	return redirect.Connection{OwnNetNS: own, Original: original}, func() redirect.Connection {
+		who, err := found()
+		return r.judge(c, original, who, err)
+	}, nil
+}
+
+// redirected returns what a connection was for, if that is IMDS.
+func (r *Redirector) redirected(accepted net.Conn) (c *net.TCPConn, original netip.AddrPort, err error) {
 	c, ok := accepted.(*net.TCPConn)
 	if !ok {
-		return redirect.Connection{}, fmt.Errorf("look up %T: not a TCP connection", accepted)
+		return nil, original, fmt.Errorf("look up %T: not a TCP connection", accepted)
 	}
-	original, err := originalOf(c)
+	original, err = originalOf(c)
 	if err != nil || original != imds4 && original != imds6 {
 		r.counts.add(outcomeDirect)
-		return redirect.Connection{}, fmt.Errorf("%s to %s: %w", c.RemoteAddr(), c.LocalAddr(), redirect.ErrNoRecord)
+		return nil, original, fmt.Errorf("%s to %s: %w", c.RemoteAddr(), c.LocalAddr(), redirect.ErrNoRecord)
 	}
-	client := c.RemoteAddr().(*net.TCPAddr).AddrPort()
-	found, err := r.owners.Find(context.Background(), client, original)
 	r.counts.add(outcomeRedirected)
+	return c, original, nil
+}
+
+func clientOf(c *net.TCPConn) netip.AddrPort { return c.RemoteAddr().(*net.TCPAddr).AddrPort() }
+
+// judge counts what was found, and says what is certain of who was not.
+func (r *Redirector) judge(c *net.TCPConn, original netip.AddrPort, found redirect.Connection, err error) redirect.Connection {
 	switch {
 	case err != nil:
 		r.counts.add(outcomeOf(err))
 		found.Original = original
-		found.OwnNetNS = found.OwnNetNS || arrivedOnLoopback(c) || owner.IsOwn(client.Addr())
+		found.OwnNetNS = found.OwnNetNS || arrivedOnLoopback(c) || owner.IsOwn(clientOf(c).Addr())
 		found.Ambiguous = !found.OwnNetNS
 	case found.Ambiguous:
 		r.counts.add(outcomeAmbiguous)
 	default:
 		r.counts.add(outcomeJoined)
 	}
-	return found, nil
+	return found
 }
 
 // arrivedOnLoopback tells whether a connection came to a listener on loopback, which can be reached from its

@@ -37,6 +37,7 @@ type Options struct {
 // Finder says whose socket it is that connected from client to server, as [owner.Finder] does.
 type Finder interface {
 	Find(ctx context.Context, client, server netip.AddrPort) (redirect.Connection, error)
+	Begin(client, server netip.AddrPort) (own bool, found func() (redirect.Connection, error), ok bool)
 }
 
 // Redirector is the rules in place: put there by [Attach], removed by Detach.

@@ -1,6 +1,7 @@
 package owner
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"strconv"
@@ -73,30 +74,61 @@ func (k *kept) closeFiles() {
 
 // again finds a caller who is as he was the last time, in a few system calls. It tells no more than whether he is.
 func (f *Finder) again(client, server netip.AddrPort) (redirect.Connection, bool) {
-	type answer struct {
-		c  redirect.Connection
-		ok bool
-	}
 	client, server = plain(client), plain(server)
-	a, ok := promptly(f, client.Addr(), lookPatience, func() (a answer) {
-		a.c, a.ok = f.glance(client, server)
-		return a
-	})
-	return a.c, ok && a.ok
+	s, ok := promptly(f, client.Addr(), lookPatience, func() sight { return f.glance(client, server) })
+	return s.c, ok && s.ok
 }
 
-func (f *Finder) glance(client, server netip.AddrPort) (c redirect.Connection, ok bool) {
+// Begin begins to look for who is likely to be who called before, and returns false where there is nobody likely. The caller
+// is likely to be in our own network namespace, or not to be; found waits for what Find says, and is called once. Whom Find
+// has to look for longer is looked for at once all the same: he may be gone by then.
+func (f *Finder) Begin(client, server netip.AddrPort) (own bool, found func() (redirect.Connection, error), ok bool) {
+	who := plain(client).Addr()
+	own, ok = f.others.likely(who)
+	if !ok {
+		return false, nil, false
+	}
+	longer := make(chan func() (redirect.Connection, error), 1)
+	a, ok := startLook(f, who, func() sight {
+		s := f.glance(plain(client), plain(server))
+		if !s.ok {
+			longer <- f.longer(context.Background(), client, server)
+		}
+		return s
+	})
+	if !ok {
+		return false, nil, false
+	}
+	return own, func() (redirect.Connection, error) {
+		s, ok := a.await(lookPatience)
+		switch {
+		case !ok: // it hangs
+			return f.longer(context.Background(), client, server)()
+		case !s.ok:
+			return (<-longer)()
+		}
+		return s.c, nil
+	}, true
+}
+
+// sight is what a glance sees.
+type sight struct {
+	c  redirect.Connection
+	ok bool
+}
+
+func (f *Finder) glance(client, server netip.AddrPort) (seen sight) {
 	s := &search{Finder: f, prompt: true}
 	sock, h, ok := s.likely(client, server)
 	if !ok {
-		return c, false
+		return seen
 	}
 	p, ok := s.unchanged(h, sock, false)
 	if ok {
-		c = f.connection(sock, server)
-		p.fill(&c)
+		seen = sight{s.connection(sock, server), true}
+		p.fill(&seen.c)
 	}
-	return c, ok
+	return seen
 }
 
 // likely finds the socket, and who has it if that is who had the last one.

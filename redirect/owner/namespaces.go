@@ -37,7 +37,8 @@ type namespaces struct {
 
 	mu      sync.Mutex
 	latest  *view
-	refresh chan struct{} // closed when the refresh under way ends; nil without one
+	ours    map[netip.Addr]time.Time // addresses that were of our own namespace when they were asked for
+	refresh chan struct{}            // closed when the refresh under way ends; nil without one
 }
 
 // view is what a refresh saw. It is not changed afterwards, but for others.
@@ -166,6 +167,43 @@ func (n *namespaces) isOwn(a netip.Addr) bool {
 		n.mu.Unlock()
 	}
 	return own
+}
+
+// maxOurs bounds the addresses of our own namespace that are remembered.
+const maxOurs = 64
+
+// likely tells whether an address is likely to be of our own namespace, or of one other. It returns false where that is not known, and
+// where nobody called from there of late.
+func (n *namespaces) likely(a netip.Addr) (own, ok bool) {
+	at := n.finder.netns
+	if own = n.isLikelyOwn(a); !own {
+		other := n.only(a)
+		if other == nil {
+			return false, false
+		}
+		at = other.id
+	}
+	known, _ := n.finder.hints.Get(user{anyone, at})
+	return own, len(known) > 0 && n.finder.kept.Contains(known[0].pid)
+}
+
+func (n *namespaces) isLikelyOwn(a netip.Addr) bool {
+	n.mu.Lock()
+	at, known := n.ours[a]
+	n.mu.Unlock()
+	if known && time.Since(at) <= n.maxAge {
+		return true
+	}
+	if !n.isOwn(a) {
+		return false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.ours) >= maxOurs {
+		clear(n.ours)
+	}
+	n.ours[a] = time.Now()
+	return true
 }
 
 // pids are the processes of a namespace.

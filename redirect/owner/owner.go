@@ -126,7 +126,7 @@ func New(o Options) (_ *Finder, err error) {
 		return nil, err
 	}
 	f.cookie = f.own.netnsCookie()
-	f.others = &namespaces{finder: f, maxAge: refreshAfter}
+	f.others = &namespaces{finder: f, maxAge: refreshAfter, ours: make(map[netip.Addr]time.Time)}
 	return f, nil
 }
 
@@ -194,28 +194,45 @@ func (f *Finder) Find(ctx context.Context, client, server netip.AddrPort) (redir
 	if c, ok := f.again(client, server); ok {
 		return c, ctx.Err()
 	}
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
-	defer cancel()
-	select {
-	case f.searches <- struct{}{}:
-	case <-ctx.Done():
-		return redirect.Connection{}, fmt.Errorf("find the owner of %s: too many searches are under way: %w", client, ctx.Err())
-	}
+	return f.longer(ctx, client, server)()
+}
+
+// longer begins a search that can take its time. found waits for it.
+func (f *Finder) longer(ctx context.Context, client, server netip.AddrPort) (found func() (redirect.Connection, error)) {
 	type result struct {
 		c   redirect.Connection
 		err error
 	}
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	results := make(chan result, 1)
+	var begun atomic.Bool
 	// Not on this goroutine: a file in /proc can hang, and takes no deadline.
-	found := make(chan result, 1)
 	f.background.Go(func() {
+		select {
+		case f.searches <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
 		defer func() { <-f.searches }()
+		begun.Store(true)
 		c, err := f.find(ctx, client, server)
-		found <- result{c, err}
+		results <- result{c, err}
 	})
-	select {
-	case r := <-found:
-		return r.c, r.err
-	case <-ctx.Done():
+	return func() (redirect.Connection, error) {
+		defer cancel()
+		select {
+		case r := <-results:
+			return r.c, r.err
+		case <-ctx.Done():
+		}
+		select {
+		case r := <-results: // it had ended when this was called
+			return r.c, r.err
+		default:
+		}
+		if !begun.Load() {
+			return redirect.Connection{}, fmt.Errorf("find the owner of %s: too many searches are under way: %w", client, ctx.Err())
+		}
 		return redirect.Connection{}, fmt.Errorf("find the owner of %s: %w", client, ctx.Err())
 	}
 }

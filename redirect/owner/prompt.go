@@ -89,29 +89,50 @@ func (f *Finder) work(do func()) {
 	}
 }
 
-// promptly looks for one with an address, and returns false when that takes longer, or cannot begin. The look goes on then, with
-// nobody to hear of it.
-func promptly[T any](f *Finder, who netip.Addr, patience time.Duration, look func() T) (seen T, ok bool) {
+// answer is that of a look under way.
+type answer[T any] chan T
+
+// startLook begins to look for one with an address. It returns false where that cannot be.
+func startLook[T any](f *Finder, who netip.Addr, look func() T) (answer[T], bool) {
 	if !f.looks.begin(who) {
-		return seen, false
+		return nil, false
 	}
-	answer := make(chan T, 1)
+	a := make(answer[T], 1)
 	f.elsewhere(func() {
 		seen := look()
 		f.looks.end(who)
-		answer <- seen
+		a <- seen
 	})
+	return a, true
+}
+
+// promptly looks for one with an address, and returns false when that takes longer, or cannot begin.
+func promptly[T any](f *Finder, who netip.Addr, patience time.Duration, look func() T) (seen T, ok bool) {
+	a, ok := startLook(f, who, look)
+	if !ok {
+		return seen, false
+	}
+	return a.await(patience)
+}
+
+// await returns false when it takes longer. The look goes on then, with nobody to hear of it.
+func (a answer[T]) await(patience time.Duration) (seen T, ok bool) {
+	select {
+	case seen = <-a:
+		return seen, true
+	default:
+	}
 	// Mostly it is there once everybody else had his turn: a timer would take longer than that.
 	runtime.Gosched()
 	select {
-	case seen = <-answer:
+	case seen = <-a:
 		return seen, true
 	default:
 	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
-	case seen = <-answer:
+	case seen = <-a:
 		return seen, true
 	case <-timer.C:
 		return seen, false
