@@ -322,7 +322,7 @@ func TestAnswerIsNotGivenToWhoHasHisShare(t *testing.T) {
 func TestReservedSlotsAreBounded(t *testing.T) {
 	t.Parallel()
 	for total, want := range map[int]int{2: 2, 100: maxReserved} {
-		s := newSlots(total, total)
+		s := newSlots(total, total, nil)
 		var all []*connection
 		for range 20 {
 			c := &connection{slots: s, client: netip.MustParseAddrPort("10.0.0.1:4000")}

@@ -39,6 +39,8 @@ type Options struct {
 	Policy   policy.Policy
 	Limits   Limits
 	Upstream Upstream
+	// Spare gives up descriptors that are not needed. It is called when there are no more. Optional.
+	Spare func()
 
 	// Reporter is told of every call. It is the caller's to close, after Shutdown.
 	Reporter      *report.Reporter
@@ -73,7 +75,7 @@ func New(o Options) (*Proxy, error) {
 		caller:   o.Caller,
 		policy:   o.Policy,
 		limits:   o.Limits,
-		slots:    newSlots(o.Limits.Connections, o.Limits.ConnectionsPerCaller),
+		slots:    newSlots(o.Limits.Connections, o.Limits.ConnectionsPerCaller, o.Spare),
 		metrics:  m,
 		reporter: o.Reporter,
 	}

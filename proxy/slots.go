@@ -12,6 +12,7 @@ import (
 // of their connections that has waited longest without a request under way gives up its own.
 type slots struct {
 	total, share int
+	spare        func() // gives up descriptors of others; nil for none
 
 	mu       sync.Mutex
 	order    *list.List // of *connection, oldest first
@@ -37,8 +38,8 @@ type (
 	}
 )
 
-func newSlots(total, share int) *slots {
-	return &slots{total: total, share: share, order: list.New(), shares: map[any]int{}}
+func newSlots(total, share int, spare func()) *slots {
+	return &slots{total: total, share: share, spare: spare, order: list.New(), shares: map[any]int{}}
 }
 
 // reserve takes a slot for a connection of which it is not known yet whose it is. It counts for nobody until take.
@@ -99,9 +100,12 @@ func (s *slots) place(p process, g group) (idle *connection, ok bool) {
 	return idle, idle != nil
 }
 
-// makeRoom ends the connection that has waited longest without a request under way, and waits until
+// makeRoom gives up what is not needed, ends the connection that has waited longest without a request under way, and waits until
 // its descriptor can be had: right away, or as long as it may take for others to end.
 func (s *slots) makeRoom() {
+	if s.spare != nil {
+		s.spare()
+	}
 	s.mu.Lock()
 	idle := s.oldestIdle(func(*connection) bool { return true })
 	s.mu.Unlock()

@@ -158,6 +158,7 @@ func (b *bridge) newProxy() error {
 			Prepare:       b.exempt,
 			WatchHopLimit: b.watchHopLimit,
 		},
+		Spare:         b.owners.spare,
 		Reporter:      b.reporter,
 		Logger:        b.log,
 		MeterProvider: b.telemetry.MeterProvider(),

@@ -17,6 +17,7 @@ import (
 type owners struct {
 	iptables.Finder
 	close func() error
+	spare func()
 	log   *slog.Logger
 	said  sync.Once
 }
@@ -26,7 +27,7 @@ func newOwners(o owner.Options, log *slog.Logger) (*owners, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &owners{Finder: finder, close: finder.Close, log: log}, nil
+	return &owners{Finder: finder, close: finder.Close, spare: finder.Spare, log: log}, nil
 }
 
 // Find is that of the finder. It says once what privileges are missing: the process gets no others.

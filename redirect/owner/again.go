@@ -23,6 +23,8 @@ const (
 	// maxLearned bounds how many more sockets of a caller are remembered once the one in question is found:
 	// one with many calls at once has them under as many numbers.
 	maxLearned = 64
+	// sparing is how long nobody is kept after descriptors were short.
+	sparing = 10 * time.Second
 	// maxAge is how long what was read of a process is told of its further calls.
 	maxAge = time.Second
 )
@@ -46,6 +48,18 @@ type kept struct {
 func newKept() *lru.Cache[int, *kept] {
 	c, _ := lru.NewWithEvict(maxKept, func(_ int, k *kept) { k.close() })
 	return c
+}
+
+// Spare gives up what is kept open of callers, and keeps nobody for a while: descriptors are short, and calls need them.
+func (f *Finder) Spare() {
+	now := time.Now()
+	f.spared.Store(&now)
+	f.kept.Purge()
+}
+
+func (f *Finder) isSparing() bool {
+	at := f.spared.Load()
+	return at != nil && time.Since(*at) < sparing
 }
 
 // close closes the files, and waits for nobody: who is in the midst of it closes them behind him.
@@ -277,6 +291,9 @@ func (s *search) meet(h holder, p process, sock socket, ambiguous bool) {
 	started, ok := s.met.Get(h.pid)
 	if !ok || started != p.started {
 		s.met.Add(h.pid, p.started)
+		return
+	}
+	if s.isSparing() {
 		return
 	}
 	promptly(s.Finder, s.client, lookPatience, func() (done bool) {

@@ -451,3 +451,34 @@ func TestNoMoreThanSomeProcessesAreKept(t *testing.T) {
 		t.Errorf("%d are kept, want %d", n, maxKept)
 	}
 }
+
+// Descriptors that calls need are not kept from them, and callers are found all the same.
+func TestKeptFilesAreGivenUpWhenDescriptorsAreShort(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	f := newFinder(t, l.Host())
+	m := startMoody(t, l.Host())
+	want := acquaint(t, f, m)
+	k, ok := f.kept.Get(m.Process.Pid)
+	if !ok {
+		t.Fatal("nobody is kept")
+	}
+	f.Spare()
+	if f.kept.Len() != 0 || !k.gone || k.memory != -1 {
+		t.Errorf("%d are kept, of the one %+v", f.kept.Len(), k)
+	}
+	for range 3 {
+		if c := m.find(t, f); c != want {
+			t.Errorf("found\n%+v, want\n%+v", c, want)
+		}
+	}
+	if f.kept.Len() != 0 {
+		t.Error("somebody is kept")
+	}
+	longAgo := time.Now().Add(-2 * sparing)
+	f.spared.Store(&longAgo)
+	m.find(t, f)
+	if f.kept.Len() != 1 {
+		t.Error("nobody is kept any longer")
+	}
+}

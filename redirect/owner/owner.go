@@ -76,6 +76,7 @@ type Finder struct {
 	stops    *lru.Cache[user, int]         // where scans ran out of time
 	self     int                           // our own number in procfs
 	dear     atomic.Bool                   // sockets cannot be borrowed
+	spared   atomic.Pointer[time.Time]     // when descriptors were short
 	searches chan struct{}
 	class    string // of our own packets
 	looks    looks  // that can hang
