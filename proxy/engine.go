@@ -180,14 +180,24 @@ func (e *exchange) readBody(r *http.Request) *http.Response {
 // no token is asked for, before it is known who calls.
 func (e *exchange) decide(*http.Request) *http.Response {
 	e.judge()
-	switch verdict := e.call.Decision.Verdict; {
-	case e.call.Kind == imds.TokenRequest, verdict == policy.Deny, verdict == policy.Upgrade && !e.proxy.tokens.isUsable():
+	if e.conn.rest != nil && !e.canGoAhead() {
 		if !e.knows() {
 			return e.endUnserved()
 		}
 		e.judge()
 	}
 	return e.refusal()
+}
+
+// canGoAhead tells whether a call may be sent before it is known who calls.
+func (e *exchange) canGoAhead() bool {
+	switch verdict := e.call.Decision.Verdict; {
+	case e.call.Kind == imds.TokenRequest, verdict == policy.Deny:
+		return false
+	case verdict == policy.Upgrade:
+		return e.proxy.tokens.isUsable()
+	}
+	return true
 }
 
 // judge asks the policy by what is known of the caller.
