@@ -14,14 +14,14 @@ type slots struct {
 	total, share int
 	spare        func() // gives up descriptors of others; nil for none
 
-	mu       sync.Mutex
-	order    *list.List // of *connection, oldest first
-	shares   map[any]int
-	reserved int
+	mu     sync.Mutex
+	order  *list.List // of *connection, oldest first
+	shares map[any]int
 }
 
-// maxReserved is how many connections have slots of which it is not known yet whose share they are.
-const maxReserved = 8
+// maxReserved is how many connections at once there may be for another to have a slot before it is known whose share it is of. With
+// more, all of them wait for us, and not for IMDS: nothing is won.
+const maxReserved = 4
 
 // process and group are whom a slot counts for. A process forks, a group does not.
 type (
@@ -42,14 +42,13 @@ func newSlots(total, share int, spare func()) *slots {
 	return &slots{total: total, share: share, spare: spare, order: list.New(), shares: map[any]int{}}
 }
 
-// reserve takes a slot for a connection of which it is not known yet whose it is. It counts for nobody until take.
+// reserve takes a slot for a connection of which it is not known yet whose it is, where there are few. It counts for nobody until take.
 func (s *slots) reserve(c *connection) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.order.Len() >= s.total || s.reserved >= maxReserved {
+	if s.order.Len() >= min(s.total, maxReserved) {
 		return false
 	}
-	s.reserved++
 	c.slot = s.order.PushBack(c)
 	return true
 }
@@ -153,8 +152,7 @@ func (s *slots) give(c *connection) {
 	s.order.Remove(c.slot)
 	c.slot = nil
 	if c.process == (process{}) {
-		s.reserved--
-		return
+		return // reserved
 	}
 	for _, holder := range []any{c.process, c.group} {
 		if s.shares[holder]--; s.shares[holder] == 0 {
