@@ -61,8 +61,7 @@ func checkAcceptingHangs(t *testing.T, s setting) {
 		for range s.times(1) {
 			callers.awaitBridged(t, 5*time.Second)
 			hangs = append(hangs, s.hang(func() (resume func()) {
-				threads := b.threads(t)
-				return trace(t, func(tr *tracer) error { return tr.holdAccept(b, threads, family) }).end
+				return trace(t, func(tr *tracer) error { return tr.holdAccept(b, family) }).end
 			}))
 		}
 	}
@@ -72,18 +71,26 @@ func checkAcceptingHangs(t *testing.T, s setting) {
 	s.checkAway(t, made, hangs)
 }
 
-func (b *bridge) threads(t *testing.T) (threads []int) {
+func (b *bridge) threads(t *testing.T) []int {
 	t.Helper()
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", b.cmd.Process.Pid))
+	threads, err := b.listThreads()
 	if err != nil {
 		t.Fatal(err)
+	}
+	return threads
+}
+
+func (b *bridge) listThreads() (threads []int, err error) {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", b.cmd.Process.Pid))
+	if err != nil {
+		return nil, err
 	}
 	for _, e := range entries {
 		thread, err := strconv.Atoi(e.Name())
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		threads = append(threads, thread)
 	}
-	return threads
+	return threads, nil
 }

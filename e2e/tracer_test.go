@@ -106,8 +106,23 @@ func wait(thread, options int) (status unix.WaitStatus, err error) {
 var errNotStopped = errors.New("not stopped")
 
 // holdAccept stops the thread of the bridge that is the next to accept a connection of a family, just
-// before it does, and lets all others go on.
-func (tr *tracer) holdAccept(b *bridge, threads []int, family int) (err error) {
+// before it does, and lets all others go on. It may be one that came since it looked: then it looks again.
+func (tr *tracer) holdAccept(b *bridge, family int) error {
+	for range 5 {
+		threads, err := b.listThreads()
+		if err != nil {
+			return err
+		}
+		if err := tr.holdAcceptAmong(b, threads, family); !errors.Is(err, errNoneAccepts) {
+			return err
+		}
+	}
+	return errNoneAccepts
+}
+
+var errNoneAccepts = errors.New("no thread accepts")
+
+func (tr *tracer) holdAcceptAmong(b *bridge, threads []int, family int) (err error) {
 	for _, thread := range threads {
 		if err := seize(thread); err != nil {
 			return err
@@ -120,7 +135,7 @@ func (tr *tracer) holdAccept(b *bridge, threads []int, family int) (err error) {
 			}
 		}
 	}()
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Microsecond) {
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Microsecond) {
 		for _, thread := range threads {
 			status, err := wait(thread, unix.WNOHANG)
 			if errors.Is(err, errNotStopped) {
@@ -142,7 +157,7 @@ func (tr *tracer) holdAccept(b *bridge, threads []int, family int) (err error) {
 			}
 		}
 	}
-	return errors.New("no thread accepts")
+	return errNoneAccepts
 }
 
 // goOn lets a stopped thread run to the next system call, with the signal that it was stopped for.

@@ -176,8 +176,8 @@ func (e *exchange) readBody(r *http.Request) *http.Response {
 	return nil
 }
 
-// decide asks the policy. It returns the answer of a denied call, nil for one to forward. Nobody is denied anything, and
-// no token is asked for, before it is known who calls.
+// decide asks the policy. It returns the answer of a denied call, nil for one to forward. Nobody is denied anything, or
+// waits for a token, before it is known who calls.
 func (e *exchange) decide(*http.Request) *http.Response {
 	e.judge()
 	if e.conn.rest != nil && !e.canGoAhead() {
@@ -191,10 +191,13 @@ func (e *exchange) decide(*http.Request) *http.Response {
 
 // canGoAhead tells whether a call may be sent before it is known who calls.
 func (e *exchange) canGoAhead() bool {
-	switch verdict := e.call.Decision.Verdict; {
-	case e.call.Kind == imds.TokenRequest, verdict == policy.Deny:
+	if e.call.Method != http.MethodGet && e.call.Method != http.MethodHead {
+		return false // it may change something
+	}
+	switch e.call.Decision.Verdict {
+	case policy.Deny:
 		return false
-	case verdict == policy.Upgrade:
+	case policy.Upgrade:
 		return e.proxy.tokens.isUsable()
 	}
 	return true

@@ -239,6 +239,35 @@ func TestFailureIsToldAsItCame(t *testing.T) {
 	}
 }
 
+// A token that is renewed meanwhile is nobody's: who calls may become known while it is fetched.
+func TestTokenIsRenewedWhileACallGoesAhead(t *testing.T) {
+	t.Parallel()
+	s := newSearch(ofHost)
+	b := setup{metadata: required}.startWith(t, s.lookup)
+	b.warmUp(t)
+	b.proxy.tokens.age()
+	for range 3 {
+		s.found <- s.process(77, false)
+		if answer := send(t, b.addr, get("/latest/meta-data/instance-id")); statusOf(answer) != "200" {
+			t.Errorf("answer: %q", answer)
+		}
+	}
+}
+
+// What could change something does not go ahead.
+func TestWhatIsNoReadWaitsForItsCaller(t *testing.T) {
+	t.Parallel()
+	s := newSearch(ofHost)
+	b := setup{}.startWith(t, s.lookup)
+	b.ask(ask("POST", "/openstack/latest/password", "Content-Length: 0"))
+	<-s.begun
+	time.Sleep(50 * time.Millisecond)
+	if n := b.imds.Counts().Requests; n != 0 {
+		t.Errorf("IMDS saw %d requests", n)
+	}
+	close(s.found)
+}
+
 // A token is asked for once it is known who asks.
 func TestTokenIsNotAskedForBeforeItsCallerIsKnown(t *testing.T) {
 	t.Parallel()

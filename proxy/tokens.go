@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/imds-bridge/imds-bridge/caller"
 	"github.com/imds-bridge/imds-bridge/imds"
 	"github.com/imds-bridge/imds-bridge/report"
 )
@@ -55,7 +56,8 @@ func (t *tokens) get(deadline time.Time, call *report.Call) (string, error) {
 		return token, nil
 	}
 	// By address: an IPv6 endpoint that is off must not make callers of IPv4 wait.
-	fetched := t.flight.DoChan(t.upstream.address(call).String(), func() (any, error) { return t.fetch(call) })
+	peer := call.Peer // it may change while the token is fetched
+	fetched := t.flight.DoChan(t.upstream.address(call).String(), func() (any, error) { return t.fetch(peer) })
 	if usable {
 		return token, nil // the next one is on its way
 	}
@@ -101,8 +103,8 @@ type fetch struct {
 
 // fetch asks for a token of the longest life, on nobody's time but its own: the caller that
 // happened to start it may go away.
-func (t *tokens) fetch(call *report.Call) (f fetch, err error) {
-	own := &report.Call{Peer: call.Peer} // the address family of the call, nothing else of it
+func (t *tokens) fetch(peer caller.Peer) (f fetch, err error) {
+	own := &report.Call{Peer: peer} // the address family of the call, nothing else of it
 	asked := time.Now()
 	defer func() {
 		f.legs = own.Legs

@@ -105,6 +105,12 @@ func (u *upstream) exchange(to netip.AddrPort, deadline time.Time, r request) (a
 	a.hopLimit = func() int { return 1 }
 	conn, err := dial(to, deadline, func(fd int) error { return u.prepare(fd, &r, &a) })
 	for errors.Is(err, unix.EMFILE) && time.Now().Before(deadline) {
+		if r.meanwhile != nil {
+			if err := r.meanwhile(); err != nil {
+				return a, err
+			}
+			r.meanwhile = nil
+		}
 		u.makeRoom()
 		conn, err = dial(to, deadline, func(fd int) error { return u.prepare(fd, &r, &a) })
 	}

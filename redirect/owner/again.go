@@ -25,6 +25,8 @@ const (
 	maxLearned = 64
 	// sparing is how long nobody is kept after descriptors were short.
 	sparing = 10 * time.Second
+	// doubt is how long nobody is likely to call from an address after somebody called who may be more than one.
+	doubt = 10 * time.Second
 	// maxAge is how long what was read of a process is told of its further calls.
 	maxAge = time.Second
 )
@@ -113,15 +115,20 @@ func (f *Finder) Begin(client, server netip.AddrPort) (own bool, found func() (r
 	if !ok {
 		return false, nil, false
 	}
-	return own, func() (redirect.Connection, error) {
+	return own, func() (c redirect.Connection, err error) {
 		s, ok := a.await(lookPatience)
 		switch {
 		case !ok: // it hangs
-			return f.longer(context.Background(), client, server)()
+			c, err = f.longer(context.Background(), client, server)()
 		case !s.ok:
-			return (<-longer)()
+			c, err = (<-longer)()
+		default:
+			c = s.c
 		}
-		return s.c, nil
+		if c.Ambiguous {
+			f.doubts.Add(who, time.Now())
+		}
+		return c, err
 	}, true
 }
 

@@ -162,3 +162,28 @@ func TestSearchThatEndedInTimeIsNotLate(t *testing.T) {
 		}
 	}
 }
+
+// Where somebody shares his sockets, what is likely would be wrong time and again.
+func TestNobodyIsLikelyWhereSocketsAreShared(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	f := newFinder(t, l.Host())
+	m, other := startMoody(t, l.Host()), startMoody(t, l.Host())
+	acquaint(t, f, m)
+	other.tell(t, "fork heir")
+	found := other.begin(t, l.Host(), f, true)
+	if found == nil {
+		t.Fatal("nobody is likely")
+	}
+	if c := found(t); !c.Ambiguous {
+		t.Errorf("found %+v", c)
+	}
+	m.tell(t, "connect")
+	if m.begin(t, l.Host(), f, true) != nil {
+		t.Error("somebody is likely")
+	}
+	f.doubts.Add(m.local.Addr(), time.Now().Add(-2*doubt))
+	if m.begin(t, l.Host(), f, true) == nil {
+		t.Error("nobody is likely any longer")
+	}
+}

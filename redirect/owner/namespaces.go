@@ -173,8 +173,11 @@ func (n *namespaces) isOwn(a netip.Addr) bool {
 const maxOurs = 64
 
 // likely tells whether an address is likely to be of our own namespace, or of one other. It returns false where that is not known, and
-// where nobody called from there of late.
+// where nobody called from there of late, or somebody who may be more than one.
 func (n *namespaces) likely(a netip.Addr) (own, ok bool) {
+	if since, ok := n.finder.doubts.Get(a); ok && time.Since(since) < doubt {
+		return false, false
+	}
 	at := n.finder.netns
 	if own = n.isLikelyOwn(a); !own {
 		other := n.only(a)

@@ -72,11 +72,12 @@ type Finder struct {
 	met      *lru.Cache[int, time.Duration] // when who was found last had started, by number
 	kept     *lru.Cache[int, *kept]         // who was found more than once, by number
 	known    *lru.Cache[identity, details]
-	apart    *lru.Cache[lineage, struct{}] // who had a socket that the parent had not
-	stops    *lru.Cache[user, int]         // where scans ran out of time
-	self     int                           // our own number in procfs
-	dear     atomic.Bool                   // sockets cannot be borrowed
-	spared   atomic.Pointer[time.Time]     // when descriptors were short
+	apart    *lru.Cache[lineage, struct{}]     // who had a socket that the parent had not
+	stops    *lru.Cache[user, int]             // where scans ran out of time
+	self     int                               // our own number in procfs
+	dear     atomic.Bool                       // sockets cannot be borrowed
+	spared   atomic.Pointer[time.Time]         // when descriptors were short
+	doubts   *lru.Cache[netip.Addr, time.Time] // when somebody called from there who may be more than one
 	searches chan struct{}
 	class    string // of our own packets
 	looks    looks  // that can hang
@@ -99,6 +100,7 @@ func New(o Options) (_ *Finder, err error) {
 		known:    newCache[identity, details](),
 		apart:    newCache[lineage, struct{}](),
 		stops:    newCache[user, int](),
+		doubts:   newCache[netip.Addr, time.Time](),
 		looks:    newLooks(),
 		idle:     make(chan func()),
 		quit:     make(chan struct{}),
