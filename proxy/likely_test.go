@@ -436,3 +436,14 @@ func unreachable(t *testing.T) netip.AddrPort {
 		t.Cleanup(func() { c.Close() })
 	}
 }
+
+// What others keep open is given up before a connection is.
+func TestRoomIsMadeByWhatIsNotNeeded(t *testing.T) {
+	t.Parallel()
+	spared := 0
+	s := newSlots(1, 1, func() { spared++ })
+	s.makeRoom()
+	if spared != 1 {
+		t.Errorf("spared %d times, want once", spared)
+	}
+}
